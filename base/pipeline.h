@@ -1,0 +1,51 @@
+/*
+ * reader -> workers -> ordered writer. The reader and the writer are one thread each, so that sources and sinks need no
+ * locks; work runs in parallel. Memory is bounded by the number of jobs, which are made once and used again.
+ */
+#ifndef BK_BASE_PIPELINE_H
+#define BK_BASE_PIPELINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* One group on its way. in and out are page-aligned, of the sizes that the pipeline was made with. */
+struct bk_job {
+    uint64_t number; /* 0, 1, 2 ... in the order of reading and of writing */
+    uint8_t *in;
+    size_t in_len;
+    uint8_t *out;
+    size_t out_len;
+    uint8_t digest[32]; /* for the worker to leave something small for the writer */
+    int last;           /* set by read on the final job */
+};
+
+struct bk_pipeline {
+    void *ctx;
+    size_t workers;  /* at least 1 */
+    size_t in_size;  /* room of a job's input and output; out_size 0: no output buffer */
+    size_t out_size;
+    /* Fills job->in, in_len and last. Called by one thread. */
+    enum bk_code (*read)(void *ctx, struct bk_job *job, struct bk_err *err);
+    /* worker is 0 to workers - 1, so that each may keep its own cipher contexts. Called by many threads. */
+    enum bk_code (*work)(void *ctx, size_t worker, struct bk_job *job, struct bk_err *err);
+    /* Called in the order of number, by the thread that called bk_pipeline_run. */
+    enum bk_code (*write)(void *ctx, struct bk_job *job, struct bk_err *err);
+    /* Makes a blocked read return early once another stage has failed. Called at most once, by another thread than the
+     * reader's, perhaps just before read is entered: the request must last. NULL if read never blocks for long. */
+    void (*interrupt)(void *ctx);
+};
+
+/*
+ * Runs until the job marked last has been written, or a stage fails: then no further job is written, all threads are
+ * joined, buffers are wiped (they held plaintext), and the failure that came first in the order of jobs is returned:
+ * jobs that were read before a failed one are still worked on (never written) to know that. The threads that it starts
+ * take no signals. Fewer workers than asked for are used when the system refuses more threads, but at least one.
+ */
+BK_MUST_USE enum bk_code bk_pipeline_run(const struct bk_pipeline *p, struct bk_err *err);
+
+/* The cores that this process may use (sched_getaffinity), at least 1. */
+size_t bk_cores(void);
+
+#endif

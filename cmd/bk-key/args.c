@@ -1,0 +1,168 @@
+#include "cmd/bk-key/args.h"
+
+#include <string.h>
+
+#include "format/manifest.h"
+
+/* A certificate here only carries a key; trust is pinned elsewhere, so a long life does no harm. */
+#define DAYS_DEFAULT 3650
+
+enum { OPT_TYPE = CMD_OPT_OWN, OPT_USE, OPT_OWNER, OPT_DAYS, OPT_FORCE };
+
+static const struct option options[] = {
+    CMD_COMMON_OPTIONS,
+    {"type", required_argument, NULL, OPT_TYPE},
+    {"use", required_argument, NULL, OPT_USE},
+    {"owner", required_argument, NULL, OPT_OWNER},
+    {"days", required_argument, NULL, OPT_DAYS},
+    {"output", required_argument, NULL, 'o'},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {0},
+};
+
+const char key_help[] =
+    "usage: bk-key generate --type TYPE --use USE [options] URI\n"
+    "       bk-key list [URI]\n"
+    "       bk-key show URI\n"
+    "       bk-key export [-o FILE] URI\n"
+    "\n"
+    "generate  makes a key in the token that URI names by token= and object=, not extractable, proves\n"
+    "          that it works, and prints its URI and key id\n"
+    "list      the keys and certificates on the tokens that URI allows; without a PIN, public ones only\n"
+    "show      one key: attributes as the module claims them, and how it can be wrapped to\n"
+    "export    the public half, with its scheme and URI as text above the PEM block\n"
+    "\n"
+    "      --type TYPE    rsa3072, rsa4096, p256, p384 or aes256\n"
+    "      --use USE      kek (opens archives) or sign (signs them; a certificate is made too)\n"
+    "      --owner TEXT   the name in the certificate (default: the key's label)\n"
+    "      --days N       how long the certificate is valid (default 3650)\n"
+    "  -o, --output FILE  where the public half or certificate goes (default for export: standard output)\n"
+    "      --force        replace FILE if it is there\n"
+    "  -q, --quiet        errors and warnings only\n"
+    "      --json[=FILE]  one line of JSON for each key\n"
+    "      --help, --version\n"
+    "\n"
+    "example: bk-key generate --type p384 --use kek -o kek.pem \\\n"
+    "                 'pkcs11:token=restore;object=kek-2026?pin-source=file:pin'\n"
+    "\n"
+    "exit status: 0 done, 2 usage, 3 token or key not available, 5 output failed,\n"
+    "             9 PIN refused (do not try again)\n";
+
+static enum bk_code
+take_type(struct key_args *a, const char *value, struct bk_err *err)
+{
+    static const struct {
+        const char *name;
+        enum p11_key_kind kind;
+    } types[] = {{"rsa3072", P11_RSA3072},
+                 {"rsa4096", P11_RSA4096},
+                 {"p256", P11_P256},
+                 {"p384", P11_P384},
+                 {"aes256", P11_AES256}};
+
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(value, types[i].name) == 0) {
+            a->type = types[i].kind;
+            a->has_type = 1;
+            return BK_OK;
+        }
+    return bk_fail(err, BK_E_USAGE, "--type: \"%s\" is none of rsa3072, rsa4096, p256, p384, aes256", value);
+}
+
+static enum bk_code
+take(void *args, int option, const char *value, struct bk_err *err)
+{
+    struct key_args *a = args;
+
+    switch (option) {
+    case OPT_TYPE:
+        return take_type(a, value, err);
+    case OPT_USE:
+        if (strcmp(value, "kek") != 0 && strcmp(value, "sign") != 0)
+            return bk_fail(err, BK_E_USAGE, "--use: \"%s\" is neither kek nor sign", value);
+        a->use = value;
+        return BK_OK;
+    case OPT_OWNER:
+        if (!bk_text_valid(value, strlen(value)) || strlen(value) > 64)
+            return bk_fail(err, BK_E_USAGE, "--owner: not 1 to 64 bytes of UTF-8 without control characters");
+        a->owner = value;
+        return BK_OK;
+    case OPT_DAYS:
+        return cmd_number("--days", value, 1, 36500, &a->days, err);
+    case 'o':
+        a->output = value;
+        return BK_OK;
+    case OPT_FORCE:
+        a->force = 1;
+        return BK_OK;
+    default:
+        return bk_fail(err, BK_E_INTERNAL, "option %d is in no table", option);
+    }
+}
+
+static enum bk_code
+check_generate(const struct key_args *a, struct bk_err *err)
+{
+    if (!a->has_type)
+        return bk_fail(err, BK_E_USAGE, "generate: what kind of key (--type)?");
+    if (a->use == NULL)
+        return bk_fail(err, BK_E_USAGE, "generate: what for (--use kek or --use sign)?");
+    if (a->type == P11_AES256 && strcmp(a->use, "sign") == 0)
+        return bk_fail(err, BK_E_USAGE, "generate: an AES key cannot sign");
+    if (a->type == P11_AES256 && a->output != NULL)
+        return bk_fail(err, BK_E_USAGE, "generate: an AES key has no public half for -o");
+    return BK_OK;
+}
+
+static enum bk_code
+take_verb(struct key_args *a, const char *verb, struct bk_err *err)
+{
+    static const char *const verbs[] = {
+        [KEY_GENERATE] = "generate", [KEY_LIST] = "list", [KEY_SHOW] = "show", [KEY_EXPORT] = "export"};
+
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (strcmp(verb, verbs[i]) == 0) {
+            a->verb = (enum key_verb)i;
+            return BK_OK;
+        }
+    return bk_fail(err, BK_E_USAGE, "\"%s\" is none of generate, list, show, export", verb);
+}
+
+static enum bk_code
+check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    if (rest->command != NULL)
+        return bk_fail(err, BK_E_USAGE, "bk-key runs no command");
+    if (rest->operand_count == 0)
+        return bk_fail(err, BK_E_USAGE, "what to do: generate, list, show or export?");
+    if ((rc = take_verb(a, rest->operands[0], err)) != BK_OK)
+        return rc;
+    if (rest->operand_count > 2 || (rest->operand_count == 1 && a->verb != KEY_LIST))
+        return bk_fail(err, BK_E_USAGE, "%s: one key's URI, please", rest->operands[0]);
+    a->uri = rest->operand_count == 2 ? rest->operands[1] : NULL;
+    if (a->uri != NULL && !p11_is_uri(a->uri))
+        return bk_fail(err, BK_E_USAGE, "\"%s\" is no PKCS#11 URI", a->uri);
+    if (a->uri != NULL && (rc = p11_uri_check(a->uri, err)) != BK_OK)
+        return rc;
+    if (a->verb == KEY_GENERATE && (rc = check_generate(a, err)) != BK_OK)
+        return rc;
+    if (a->verb != KEY_GENERATE && (a->has_type || a->use != NULL || a->owner != NULL))
+        return bk_fail(err, BK_E_USAGE, "--type, --use and --owner go with generate");
+    return cmd_json_not_mixed(&a->common, a->verb == KEY_EXPORT && a->output == NULL ? "-" : a->output, err);
+}
+
+enum bk_code
+key_args(int argc, char **argv, struct key_args *a, struct bk_err *err)
+{
+    static const struct cmd_option_set set = {options, "o:", take};
+    struct cmd_rest rest = {0};
+    enum bk_code rc;
+
+    a->days = DAYS_DEFAULT;
+    rc = cmd_parse(argc, argv, &set, a, &a->common, &rest, err);
+    if (rc != BK_OK || a->common.help || a->common.version)
+        return rc;
+    return check(a, &rest, err);
+}

@@ -1,0 +1,27 @@
+/* bk-key's command line. docs/CLI.md. */
+#ifndef BK_CMD_KEY_ARGS_H
+#define BK_CMD_KEY_ARGS_H
+
+#include "cmd/common/cmd.h"
+
+enum key_verb { KEY_GENERATE, KEY_LIST, KEY_SHOW, KEY_EXPORT };
+
+struct key_args {
+    struct cmd_common common;
+    enum key_verb verb;
+    const char *uri; /* NULL for a list of everything */
+    int has_type;
+    enum p11_key_kind type;
+    const char *use; /* "kek" or "sign" */
+    const char *owner;
+    const char *output;
+    int force;
+    uint64_t days;
+};
+
+extern const char key_help[];
+
+/* Parses and checks without opening anything. */
+BK_MUST_USE enum bk_code key_args(int argc, char **argv, struct key_args *a, struct bk_err *err);
+
+#endif

@@ -1,0 +1,149 @@
+/*
+ * What every program shares: start-up, options, messages, PINs, progress, JSON, exit status. Only code under cmd/ prints,
+ * prompts or exits.
+ */
+#ifndef BK_CMD_CMD_H
+#define BK_CMD_CMD_H
+
+#include <getopt.h>
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "ops/expect.h"
+#include "ops/trust.h"
+#include "pkcs11/p11.h"
+
+enum cmd_progress { CMD_PROGRESS_AUTO, CMD_PROGRESS_ALWAYS, CMD_PROGRESS_NEVER };
+
+/* A list of option values, borrowed from argv. Zero-initialise. */
+struct cmd_list {
+    const char **items;
+    size_t count;
+};
+BK_MUST_USE enum bk_code cmd_list_add(struct cmd_list *l, const char *item, struct bk_err *err);
+void cmd_list_free(struct cmd_list *l);
+
+/* The options that every program has. Zero-initialise. */
+struct cmd_common {
+    int help;
+    int version;
+    int quiet;
+    enum cmd_progress progress;
+    int json;
+    const char *json_path; /* NULL: standard output */
+};
+
+/* One program's options: its getopt tables, and what to do with each. */
+struct cmd_option_set {
+    const struct option *long_options; /* ends with zeros; CMD_COMMON_OPTIONS first */
+    const char *short_options;         /* without the common ones */
+    /* Called for each option that is not common. */
+    enum bk_code (*take)(void *args, int option, const char *value, struct bk_err *err);
+};
+
+enum { CMD_OPT_HELP = 1000, CMD_OPT_VERSION, CMD_OPT_PROGRESS, CMD_OPT_JSON, CMD_OPT_OWN };
+#define CMD_COMMON_OPTIONS                                                                                             \
+    {"help", no_argument, NULL, CMD_OPT_HELP}, {"version", no_argument, NULL, CMD_OPT_VERSION},                        \
+        {"quiet", no_argument, NULL, 'q'}, {"progress", required_argument, NULL, CMD_OPT_PROGRESS},                    \
+    {                                                                                                                  \
+        "json", optional_argument, NULL, CMD_OPT_JSON                                                                  \
+    }
+
+/* What is left of a command line after its options. */
+struct cmd_rest {
+    char **operands;
+    int operand_count;
+    char **command; /* what stood behind "--", or NULL */
+};
+
+/* Parses without opening anything. Long options may not be abbreviated. BK_E_USAGE says which argument is wrong. */
+BK_MUST_USE enum bk_code cmd_parse(int argc, char **argv, const struct cmd_option_set *set, void *args,
+                                   struct cmd_common *common, struct cmd_rest *rest, struct bk_err *err);
+
+/* Numbers in options: decimal, no sign, no rest. */
+BK_MUST_USE enum bk_code cmd_number(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out,
+                                    struct bk_err *err);
+
+/* A running program. */
+struct cmd {
+    const char *name;
+    struct cmd_common common;
+    struct bk_log log;
+    struct bk_cancel cancel;
+    struct p11 *p11;
+    FILE *json;
+    int json_owned;
+    int progress_shown;
+    uint64_t progress_started_ms, progress_last_ms;
+};
+
+/*
+ * Undumpable, secrets' arena, standard descriptors open, SIGPIPE ignored, SIGINT, SIGTERM and SIGHUP turned into a
+ * request to stop; opens the JSON file. Prints help or version and sets *done if that was asked for.
+ */
+BK_MUST_USE enum bk_code cmd_start(struct cmd *c, const char *name, const struct cmd_common *common, const char *help,
+                                   int *done, struct bk_err *err);
+
+/* The token layer, opened at the first call. */
+BK_MUST_USE enum bk_code cmd_p11(struct cmd *c, struct p11 **out, struct bk_err *err);
+
+/* Closes everything that cmd_start and cmd_p11 opened. */
+void cmd_end(struct cmd *c);
+
+/* Prints the error and its hint, and returns the exit status; dies by the signal that asked to stop. */
+int cmd_exit(const char *name, enum bk_code rc, const struct bk_err *err);
+
+/* The signal that asked to stop, or 0. */
+int cmd_signal_seen(void);
+
+/* The exit status of a code: docs/CLI.md, Exit status. */
+int cmd_status(enum bk_code rc);
+
+/* A line to standard error, unless quiet. */
+void cmd_say(struct cmd *c, const char *fmt, ...) BK_PRINTF(2, 3);
+/* A warning; quiet does not silence it. */
+void cmd_warn(struct cmd *c, const char *fmt, ...) BK_PRINTF(2, 3);
+/* struct bk_log's progress, ctx is the struct cmd; at most five lines a second, on a terminal or when asked for. */
+void cmd_on_progress(void *ctx, uint64_t done, uint64_t total);
+/* Takes the progress line off the terminal. */
+void cmd_progress_end(struct cmd *c);
+
+/* One result as one line of JSON, with the members that every object has; fields is taken over (may be NULL). archive_id
+ * may be NULL. Nothing happens without --json. */
+BK_MUST_USE enum bk_code cmd_json(struct cmd *c, const char *archive, enum bk_code rc, const struct bk_err *result,
+                                  const uint8_t *archive_id, uint64_t generation, json_t *fields, struct bk_err *err);
+
+/* --json without a file takes standard output: refused when data go there too. */
+BK_MUST_USE enum bk_code cmd_json_not_mixed(const struct cmd_common *common, const char *output, struct bk_err *err);
+
+/* The answer of many archives to one exit status. Zero-initialise. */
+struct cmd_batch {
+    size_t total, failed, verification;
+    enum bk_code first;
+    int stop; /* a refused PIN or a request to stop: the rest is not tried */
+};
+void cmd_batch_add(struct cmd_batch *b, enum bk_code rc);
+/* BK_OK, the only archive's own code, or BK_E_BATCH / the verification code; *err then sums up. Each failure was printed
+ * when it happened (cmd_report). */
+enum bk_code cmd_batch_code(const struct cmd_batch *b);
+/* Prints one archive's failure as an error line with its hint. */
+void cmd_report(struct cmd *c, const char *archive, const struct bk_err *err);
+
+/* pin.c: the answer to a token's question for its PIN; ctx is the struct cmd. docs/CLI.md, PINs. */
+enum bk_code cmd_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, struct bk_err *err);
+
+/* Warns of a PIN in a URI on the command line, which everybody on the host can see. */
+void cmd_warn_pin_value(struct cmd *c, const char *uri);
+
+/* Options that several programs have, turned into what ops/ takes. */
+BK_MUST_USE enum bk_code cmd_load_trust(struct ops_trust *t, const struct cmd_list *list, struct bk_err *err);
+BK_MUST_USE enum bk_code cmd_load_expect(struct ops_expect *e, const struct cmd_list *list, uint64_t min_generation,
+                                         struct bk_err *err);
+
+/* "1.3 GiB". Returns out. */
+char *cmd_size(uint64_t bytes, char out[16]);
+
+#endif

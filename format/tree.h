@@ -1,0 +1,32 @@
+/* The digest tree over the frames: RFC 9162 section 2.1.1 with this format's two hashes. docs/FORMAT.md, Digest tree.
+ */
+#ifndef BK_FORMAT_TREE_H
+#define BK_FORMAT_TREE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+
+#define BK_GROUP_SEGMENTS 32
+
+/* SHA-256 of a whole frame as stored. */
+void bk_tree_leaf(const uint8_t *frame, size_t len, uint8_t out[BK_SHA256_LEN]);
+
+/* SHA-256(01 || left || right). */
+void bk_tree_node(const uint8_t left[BK_SHA256_LEN], const uint8_t right[BK_SHA256_LEN], uint8_t out[BK_SHA256_LEN]);
+
+/* The root over n hashes (at least 1), 32 bytes each, one after the other; iterative, in constant memory, input
+ * unchanged. */
+void bk_tree_root(const uint8_t *hashes, size_t n, uint8_t out[BK_SHA256_LEN]);
+
+/* One thread's digest state for the bulk path, where the one-shot functions would look SHA-256 up again for every
+ * frame, under a lock that all threads share. Zero-initialise; a free releases it, and is safe on the empty value. */
+struct bk_tree_hash {
+    void *impl;
+};
+void bk_tree_hash_leaf(struct bk_tree_hash *h, const uint8_t *frame, size_t len, uint8_t out[BK_SHA256_LEN]);
+void bk_tree_hash_root(struct bk_tree_hash *h, const uint8_t *hashes, size_t n, uint8_t out[BK_SHA256_LEN]);
+void bk_tree_hash_free(struct bk_tree_hash *h);
+
+#endif

@@ -1,0 +1,244 @@
+/* The key that answers to one of several ids, with no PIN asked of tokens that do not have it. */
+#include <string.h>
+
+#include "pkcs11/find.h"
+#include "pkcs11/public.h"
+
+/* The ids that are looked for, and the best that was found. */
+struct quest {
+    const struct bk_key_id *ids;
+    size_t count;
+    size_t which; /* count: none yet */
+    CK_OBJECT_HANDLE object;
+    struct p11_traits traits;
+    int any_use; /* whether the key may unwrap does not matter */
+};
+
+static size_t
+index_of(const struct quest *q, const struct bk_key_id *id)
+{
+    size_t i = 0;
+
+    while (i < q->count && !bk_key_id_equal(&q->ids[i], id))
+        i++;
+    return i;
+}
+
+/* The first of the ids wins; of several objects of one id the first, since they are one key. */
+static void
+offer(struct quest *q, size_t which, CK_OBJECT_HANDLE object, const struct p11_traits *t)
+{
+    if (which >= q->which || (!q->any_use && p11_key_unfit(t, P11_USE_UNWRAP) != NULL))
+        return;
+    q->which = which;
+    q->object = object;
+    q->traits = *t;
+}
+
+/* Objects that have a public half; those that bk cannot read are none of ours. */
+static enum bk_code
+look_class(struct p11_session *s, CK_OBJECT_CLASS class, const CK_ATTRIBUTE *label, const CK_ATTRIBUTE *id,
+           struct quest *q, struct bk_err *err)
+{
+    struct p11_handles found = {0};
+    enum bk_code rc = p11_object_find(s, class, label, id, &found, err);
+
+    for (size_t i = 0; rc == BK_OK && i < found.count; i++) {
+        struct p11_traits t = {0};
+        struct bk_public pub = {0};
+        enum bk_code known;
+
+        if ((rc = p11_traits_read(s, found.at[i], class, &t, err)) != BK_OK)
+            break;
+        if (class == CKO_PRIVATE_KEY)
+            known = p11_public_half(s, found.at[i], &t, &pub, NULL);
+        else if (class == CKO_PUBLIC_KEY)
+            known = p11_public_from_object(s, found.at[i], &t, &pub, NULL);
+        else
+            known = p11_public_from_certificate(s, found.at[i], &pub, NULL, NULL);
+        if (known == BK_OK)
+            offer(q, index_of(q, &pub.id), found.at[i], &t);
+        bk_public_free(&pub);
+    }
+    if (rc == BK_OK)
+        rc = p11_object_check(s, err);
+    p11_handles_free(&found);
+    return rc;
+}
+
+/* Two secret keys of one id are two keys, and which of them is meant cannot be told. */
+static enum bk_code
+look_secret(struct p11_session *s, const CK_ATTRIBUTE *label, struct quest *q, struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+
+    for (size_t i = 0; rc == BK_OK && i < q->which && i < q->count; i++) {
+        struct p11_handles found = {0};
+        struct p11_traits t = {0};
+        CK_ATTRIBUTE id = {CKA_ID, (void *)(uintptr_t)q->ids[i].bytes, (CK_ULONG)q->ids[i].len};
+        char text[BK_KEY_ID_TEXT];
+
+        rc = p11_object_find(s, CKO_SECRET_KEY, label, &id, &found, err);
+        if (rc == BK_OK && found.count > 1)
+            rc = bk_fail(err, BK_E_NO_KEY, "%s: %zu secret keys have the id %s", s->port.where, found.count,
+                         bk_key_id_text(&q->ids[i], text));
+        if (rc == BK_OK && found.count == 1) {
+            rc = p11_traits_read(s, found.at[0], CKO_SECRET_KEY, &t, err);
+            if (rc == BK_OK && t.type == BK_KEY_AES256)
+                offer(q, i, found.at[0], &t);
+        }
+        p11_handles_free(&found);
+    }
+    return rc;
+}
+
+/* Private and secret keys, in a session that sees them. */
+static enum bk_code
+look_private(struct p11_session *s, const struct p11_uri *uri, struct quest *q, struct bk_err *err)
+{
+    const CK_ATTRIBUTE *label = uri == NULL ? NULL : p11_uri_attribute(uri, CKA_LABEL);
+    const CK_ATTRIBUTE *id = uri == NULL ? NULL : p11_uri_attribute(uri, CKA_ID);
+    enum bk_code rc = look_class(s, CKO_PRIVATE_KEY, label, id, q, err);
+
+    if (rc == BK_OK)
+        rc = look_secret(s, label, q, err);
+    return rc;
+}
+
+/* 1 if what the token shows to everybody answers to one of the ids. Labels of the two halves may differ, so label is no
+ * filter here. */
+static int
+shows(struct p11_token *t, const struct bk_key_id *ids, size_t count)
+{
+    struct quest q = {.ids = ids, .count = count, .which = count, .any_use = 1};
+    struct p11_session s = {0};
+    struct bk_err why = {0};
+    enum bk_code rc;
+
+    if ((rc = p11_session_open(&s, t, &why)) == BK_OK)
+        rc = look_class(&s, CKO_PUBLIC_KEY, NULL, NULL, &q, &why);
+    if (rc == BK_OK && q.which == count)
+        rc = look_class(&s, CKO_CERTIFICATE, NULL, NULL, &q, &why);
+    if (rc == BK_OK && q.which == count)
+        rc = look_secret(&s, NULL, &q, &why);
+    p11_session_close(&s);
+    if (rc != BK_OK)
+        bk_warn(t->owner->options.log, "a token could not be searched: %s", why.message);
+    return rc == BK_OK && q.which < count;
+}
+
+/* Logs in and looks; *out stays NULL if the key is not there. */
+static enum bk_code
+open_on(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, struct quest *q, struct p11_key **out,
+        struct bk_err *err)
+{
+    struct p11_session s = {0};
+    enum bk_code rc;
+
+    q->which = q->count;
+    if ((rc = p11_token_login(t, uri, err)) != BK_OK)
+        return rc;
+    if ((rc = p11_session_open(&s, t, err)) != BK_OK)
+        return rc;
+    rc = look_private(&s, uri, q, err);
+    if (rc == BK_OK && q->which < q->count)
+        rc = p11_key_make(p, &s, q->object, &q->traits, P11_USE_UNWRAP, out, err);
+    p11_session_close(&s);
+    return rc;
+}
+
+static enum bk_code
+not_found(const struct p11_tokens *tokens, const struct p11_tokens *looked, struct bk_err *err)
+{
+    struct p11_text_list list = {0};
+    enum bk_code rc;
+
+    p11_tokens_list(tokens, &list);
+    if (looked->count > 0 || tokens->count == 1)
+        return bk_fail(err, BK_E_NO_KEY, "no key on these tokens opens it: %s", p11_text_list_end(&list));
+    rc = bk_fail(err, BK_E_NO_KEY, "none of these tokens shows a key that opens it: %s", p11_text_list_end(&list));
+    bk_err_hint(err, "secret keys are seen only after a login; name the token with -k 'pkcs11:token=...'");
+    return rc;
+}
+
+/*
+ * Tokens that show the key, or need no PIN (any more), in turn; if there are none and only one token is meant at all,
+ * that one. A refused PIN ends the search, any other failure only that token.
+ */
+static enum bk_code
+search_tokens(struct p11 *p, const struct p11_tokens *tokens, const struct p11_uri *uri, struct quest *q,
+              struct p11_key **out, struct bk_err *err)
+{
+    struct p11_tokens looked = {0};
+    struct bk_err last = {0};
+    enum bk_code rc = BK_OK;
+    enum bk_code failed = BK_OK;
+
+    for (size_t i = 0; i < tokens->count && *out == NULL; i++) {
+        struct p11_token *t = tokens->at[i];
+
+        if (tokens->count > 1 && !p11_token_is_open(t) && !shows(t, q->ids, q->count))
+            continue;
+        looked.at[looked.count++] = t;
+        if ((rc = open_on(p, t, uri, q, out, &last)) == BK_OK)
+            continue;
+        failed = rc;
+        if (rc == BK_E_PIN)
+            break;
+        if (tokens->count > 1)
+            bk_warn(p->options.log, "a token could not be searched: %s", last.message);
+    }
+    if (*out != NULL)
+        return BK_OK;
+    if (failed == BK_OK)
+        return not_found(tokens, &looked, err);
+    if (err != NULL)
+        *err = last;
+    return failed;
+}
+
+enum bk_code
+p11_key_find(struct p11 *p, const char *text, const struct bk_key_id *ids, size_t id_count, size_t *which,
+             struct bk_key **out, struct bk_err *err)
+{
+    struct quest q = {.ids = ids, .count = id_count, .which = id_count};
+    struct p11_uri uri = {0};
+    struct p11_tokens tokens = {0};
+    struct p11_key *key = NULL;
+    enum bk_code rc;
+
+    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
+        return rc;
+    rc = p11_tokens_match(p, &uri, &tokens, err);
+    if (rc == BK_OK && tokens.count == 0)
+        rc = p11_tokens_none(p, &uri, err);
+    if (rc == BK_OK)
+        rc = search_tokens(p, &tokens, &uri, &q, &key, err);
+    if (rc == BK_OK) {
+        *which = q.which;
+        *out = &key->base;
+    }
+    p11_uri_free(&uri);
+    return rc;
+}
+
+enum bk_code
+p11_same_login_holds(struct bk_key *base, const struct bk_public *recipient, int *out, struct bk_err *err)
+{
+    struct p11_key *key = p11_key_of(base);
+    struct quest q = {.ids = &recipient->id, .count = 1, .which = 1, .any_use = 1};
+    struct p11_session s = {0};
+    enum bk_code rc;
+
+    if (key == NULL)
+        return bk_fail(err, BK_E_INTERNAL, "the key is on no token");
+    if ((rc = p11_token_login(key->token, NULL, err)) != BK_OK)
+        return rc;
+    if ((rc = p11_session_open(&s, key->token, err)) != BK_OK)
+        return rc;
+    rc = look_private(&s, NULL, &q, err);
+    p11_session_close(&s);
+    if (rc == BK_OK)
+        *out = q.which == 0;
+    return rc;
+}

@@ -1,0 +1,381 @@
+/* Making keys in the token, and proving them before anybody relies on them. */
+#include <string.h>
+
+#include <openssl/rand.h>
+
+#include "pkcs11/find.h"
+#include "pkcs11/rv.h"
+
+#define ID_LEN 16
+
+/* Values that templates point to, and the template of one half. */
+struct values {
+    CK_BBOOL yes, no;
+    CK_OBJECT_CLASS secret_class;
+    CK_KEY_TYPE aes;
+    CK_ULONG bits, value_len;
+    CK_BYTE exponent[3];
+    uint8_t id[ID_LEN];
+    CK_ATTRIBUTE label;
+};
+
+struct template
+{
+    CK_ATTRIBUTE at[24];
+    CK_ULONG count;
+};
+
+/* How much is asked for; a token that refuses the whole gets less, and what came of it is read back. */
+enum demand {
+    ALL,
+    NOT_MODIFIABLE_OMITTED,
+    ONLY_WANTED_USES,
+    DEMANDS,
+};
+
+static void
+add(struct template *t, CK_ATTRIBUTE_TYPE type, void *value, size_t len)
+{
+    t->at[t->count++] = (CK_ATTRIBUTE){type, value, (CK_ULONG)len};
+}
+
+/* Every use is named, since tokens differ in what they take for granted. */
+static void
+add_use(struct template *t, struct values *v, CK_ATTRIBUTE_TYPE type, int wanted, enum demand demand)
+{
+    if (wanted || demand < ONLY_WANTED_USES)
+        add(t, type, wanted ? &v->yes : &v->no, sizeof v->yes);
+}
+
+static void
+fill_common(struct template *t, struct values *v, enum demand demand)
+{
+    t->count = 0;
+    add(t, CKA_TOKEN, &v->yes, sizeof v->yes);
+    add(t, CKA_ID, v->id, sizeof v->id);
+    t->at[t->count++] = v->label;
+    if (demand < NOT_MODIFIABLE_OMITTED)
+        add(t, CKA_MODIFIABLE, &v->no, sizeof v->no);
+}
+
+static void
+fill_guarded(struct template *t, struct values *v, enum demand demand)
+{
+    fill_common(t, v, demand);
+    add(t, CKA_PRIVATE, &v->yes, sizeof v->yes);
+    add(t, CKA_SENSITIVE, &v->yes, sizeof v->yes);
+    add(t, CKA_EXTRACTABLE, &v->no, sizeof v->no);
+}
+
+static void
+fill_public(struct template *t, struct values *v, const struct p11_generate *what, enum demand demand)
+{
+    int rsa = what->kind == P11_RSA3072 || what->kind == P11_RSA4096;
+
+    fill_common(t, v, demand);
+    add(t, CKA_PRIVATE, &v->no, sizeof v->no);
+    if (rsa) {
+        add(t, CKA_MODULUS_BITS, &v->bits, sizeof v->bits);
+        add(t, CKA_PUBLIC_EXPONENT, v->exponent, sizeof v->exponent);
+    } else {
+        t->at[t->count++] = p11_curve_params(what->kind == P11_P384 ? BK_KEY_P384 : BK_KEY_P256);
+    }
+    add_use(t, v, CKA_ENCRYPT, rsa && !what->signing, demand);
+    add_use(t, v, CKA_WRAP, rsa && !what->signing, demand);
+    add_use(t, v, CKA_DERIVE, !rsa && !what->signing, demand);
+    add_use(t, v, CKA_VERIFY, what->signing, demand);
+}
+
+static void
+fill_private(struct template *t, struct values *v, const struct p11_generate *what, enum demand demand)
+{
+    int rsa = what->kind == P11_RSA3072 || what->kind == P11_RSA4096;
+
+    fill_guarded(t, v, demand);
+    add_use(t, v, CKA_DECRYPT, rsa && !what->signing, demand);
+    add_use(t, v, CKA_UNWRAP, rsa && !what->signing, demand);
+    add_use(t, v, CKA_DERIVE, !rsa && !what->signing, demand);
+    add_use(t, v, CKA_SIGN, what->signing, demand);
+}
+
+static void
+fill_secret(struct template *t, struct values *v, enum demand demand)
+{
+    fill_guarded(t, v, demand);
+    add(t, CKA_CLASS, &v->secret_class, sizeof v->secret_class);
+    add(t, CKA_KEY_TYPE, &v->aes, sizeof v->aes);
+    add(t, CKA_VALUE_LEN, &v->value_len, sizeof v->value_len);
+    add_use(t, v, CKA_WRAP, 1, demand);
+    add_use(t, v, CKA_UNWRAP, 1, demand);
+    add_use(t, v, CKA_ENCRYPT, 0, demand);
+    add_use(t, v, CKA_DECRYPT, 0, demand);
+    add_use(t, v, CKA_SIGN, 0, demand);
+    add_use(t, v, CKA_VERIFY, 0, demand);
+    add_use(t, v, CKA_DERIVE, 0, demand);
+}
+
+static CK_RV
+generate_call(struct p11_session *s, struct values *v, const struct p11_generate *what, enum demand demand)
+{
+    int rsa = what->kind == P11_RSA3072 || what->kind == P11_RSA4096;
+    CK_MECHANISM mechanism = {.mechanism = rsa ? CKM_RSA_PKCS_KEY_PAIR_GEN : CKM_EC_KEY_PAIR_GEN};
+    struct template public;
+    struct template private;
+    CK_OBJECT_HANDLE public_object = 0;
+    CK_OBJECT_HANDLE object = 0;
+
+    if (what->kind == P11_AES256) {
+        mechanism.mechanism = CKM_AES_KEY_GEN;
+        fill_secret(&private, v, demand);
+        return P11_CALL(&s->port, C_GenerateKey, s->handle, &mechanism, private.at, private.count, &object);
+    }
+    fill_public(&public, v, what, demand);
+    fill_private(&private, v, what, demand);
+    return P11_CALL(&s->port, C_GenerateKeyPair, s->handle, &mechanism, public.at, public.count, private.at,
+                    private.count, &public_object, &object);
+}
+
+static enum bk_code
+generate_any(struct p11_session *s, struct values *v, const struct p11_generate *what, struct bk_err *err)
+{
+    v->yes = CK_TRUE;
+    v->no = CK_FALSE;
+    v->secret_class = CKO_SECRET_KEY;
+    v->aes = CKK_AES;
+    v->bits = what->kind == P11_RSA4096 ? 4096 : 3072;
+    v->value_len = 32;
+    memcpy(v->exponent, (const CK_BYTE[]){1, 0, 1}, 3);
+    /* random, since a token may replace a key whose id another one repeats */
+    if (RAND_bytes(v->id, sizeof v->id) != 1)
+        return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
+    for (enum demand demand = ALL; demand < DEMANDS; demand++) {
+        if (generate_call(s, v, what, demand) == CKR_OK)
+            return BK_OK;
+        if (!p11_rv_is_parameter(s->port.rv))
+            break;
+    }
+    return p11_call_fail(&s->port, err, "making the key");
+}
+
+static const struct {
+    CK_OBJECT_CLASS class;
+    const char *name;
+} classes[] = {{CKO_PRIVATE_KEY, "private key"},
+               {CKO_SECRET_KEY, "secret key"},
+               {CKO_PUBLIC_KEY, "public key"},
+               {CKO_CERTIFICATE, "certificate"}};
+
+#define CLASSES (sizeof classes / sizeof classes[0])
+
+static enum bk_code
+check_label_free(struct p11_session *s, const CK_ATTRIBUTE *label, struct bk_err *err)
+{
+    char text[80];
+
+    p11_text_field(text, sizeof text, label->pValue, label->ulValueLen);
+    for (size_t i = 0; i < CLASSES; i++) {
+        struct p11_handles found = {0};
+        enum bk_code rc = p11_object_find(s, classes[i].class, label, NULL, &found, err);
+        size_t count = found.count;
+
+        p11_handles_free(&found);
+        if (rc != BK_OK)
+            return rc;
+        if (count > 0) {
+            rc = bk_fail(err, BK_E_USAGE, "%s: a %s with the label '%s' is there already", s->port.where,
+                         classes[i].name, text);
+            bk_err_hint(err, "choose another object=, for instance with the year in it; two keys of one label cannot "
+                             "be told apart");
+            return rc;
+        }
+    }
+    return BK_OK;
+}
+
+/* All that has the id and the label; the first failure is told, the rest is removed all the same. */
+static enum bk_code
+destroy_all(struct p11_session *s, const CK_ATTRIBUTE *label, const CK_ATTRIBUTE *id, struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+
+    for (size_t i = 0; i < CLASSES; i++) {
+        struct p11_handles found = {0};
+        struct bk_err own = {0};
+        enum bk_code one = p11_object_find(s, classes[i].class, label, id, &found, &own);
+
+        for (size_t j = 0; j < found.count; j++)
+            if (P11_CALL(&s->port, C_DestroyObject, s->handle, found.at[j]) != CKR_OK)
+                one = p11_call_fail(&s->port, &own, "removing a %s", classes[i].name);
+        p11_handles_free(&found);
+        if (one != BK_OK && rc == BK_OK) {
+            rc = one;
+            if (err != NULL)
+                *err = own;
+        }
+    }
+    return rc;
+}
+
+static void
+undo(struct p11 *p, struct p11_token *t, const struct values *v)
+{
+    CK_ATTRIBUTE id = {CKA_ID, (void *)(uintptr_t)v->id, sizeof v->id};
+    struct p11_session s = {0};
+    struct bk_err why = {0};
+    enum bk_code rc = p11_session_open(&s, t, &why);
+
+    if (rc == BK_OK)
+        rc = destroy_all(&s, &v->label, &id, &why);
+    p11_session_close(&s);
+    if (rc != BK_OK)
+        bk_warn(p->options.log, "a key that failed its trial is left on the token: %s", why.message);
+}
+
+/* What the token says of the new key: a contradiction is an error, silence a warning. */
+static enum bk_code
+check_guarded(struct p11_key *key, struct bk_err *err)
+{
+    struct p11_session *s = &key->session;
+    int sensitive = p11_object_bool(s, key->handle, CKA_SENSITIVE);
+    int extractable = p11_object_bool(s, key->handle, CKA_EXTRACTABLE);
+    int modifiable = p11_object_bool(s, key->handle, CKA_MODIFIABLE);
+
+    if (sensitive == 0 || extractable == 1 || p11_object_bool(s, key->handle, CKA_TOKEN) == 0)
+        return bk_fail(err, BK_E_UNSUPPORTED,
+                       "%s: the token made a key that is not sensitive, or extractable, or not "
+                       "lasting, against what was asked",
+                       s->port.where);
+    if (sensitive < 0 || extractable < 0)
+        bk_warn(key->owner->options.log,
+                "%s: the token does not say whether the new key is sensitive and unextractable", s->port.where);
+    if (modifiable == 1)
+        bk_warn(key->owner->options.log, "%s: attributes of the new key can be changed (CKA_MODIFIABLE is true)",
+                s->port.where);
+    return p11_object_check(s, err);
+}
+
+/* Finds the new key as any later run will, by class, label and id; takes s over. */
+static enum bk_code
+adopt(struct p11 *p, struct p11_session *s, struct values *v, const struct p11_generate *what, struct p11_key **out,
+      struct bk_err *err)
+{
+    CK_OBJECT_CLASS class = what->kind == P11_AES256 ? CKO_SECRET_KEY : CKO_PRIVATE_KEY;
+    CK_ATTRIBUTE id = {CKA_ID, v->id, sizeof v->id};
+    struct p11_handles found = {0};
+    struct p11_traits t = {0};
+    enum p11_use use = what->signing ? P11_USE_SIGN : P11_USE_UNWRAP;
+    const char *unfit;
+    enum bk_code rc = p11_object_find(s, class, &v->label, &id, &found, err);
+
+    if (rc == BK_OK && found.count != 1)
+        rc = bk_fail(err, BK_E_TOKEN, "%s: the key was made, but is found %zu times", s->port.where, found.count);
+    if (rc == BK_OK)
+        rc = p11_traits_read(s, found.at[0], class, &t, err);
+    if (rc == BK_OK && (unfit = p11_key_unfit(&t, use)) != NULL)
+        rc = bk_fail(err, BK_E_UNSUPPORTED, "%s: the new key %s", s->port.where, unfit);
+    if (rc == BK_OK)
+        rc = p11_key_make(p, s, found.at[0], &t, use, out, err);
+    p11_handles_free(&found);
+    return rc;
+}
+
+static enum bk_code
+make(struct p11 *p, struct p11_token *t, struct values *v, const struct p11_generate *what, struct p11_key **out,
+     struct bk_err *err)
+{
+    struct p11_session s = {0};
+    struct p11_key *key = NULL;
+    enum bk_code rc;
+
+    if ((rc = p11_session_open(&s, t, err)) != BK_OK)
+        return rc;
+    if ((rc = check_label_free(&s, &v->label, err)) != BK_OK)
+        goto done;
+    if ((rc = generate_any(&s, v, what, err)) != BK_OK)
+        goto done;
+    if ((rc = adopt(p, &s, v, what, &key, err)) == BK_OK)
+        rc = check_guarded(key, err);
+    if (rc == BK_OK)
+        rc = p11_key_prove(key, what->signing, err);
+    if (rc == BK_OK) {
+        *out = key;
+        key = NULL;
+    } else {
+        undo(p, t, v);
+    }
+done:
+    if (key != NULL)
+        bk_key_close(&key->base);
+    p11_session_close(&s);
+    return rc;
+}
+
+static enum bk_code
+check_request(const struct p11_uri *uri, const struct p11_generate *what, struct bk_err *err)
+{
+    const CK_ATTRIBUTE *label = p11_uri_attribute(uri, CKA_LABEL);
+
+    if (label == NULL || label->ulValueLen == 0 || label->ulValueLen > P11_ATTRIBUTE_MAX)
+        return bk_fail(err, BK_E_USAGE, "%s: object= must give the label of the new key", uri->text);
+    if (p11_uri_attribute(uri, CKA_ID) != NULL)
+        return bk_fail(err, BK_E_USAGE, "%s: the id of a new key is random; leave id= out", uri->text);
+    if (what->signing && what->kind == P11_AES256)
+        return bk_fail(err, BK_E_USAGE, "an AES key cannot sign");
+    return BK_OK;
+}
+
+enum bk_code
+p11_key_generate(struct p11 *p, const char *text, const struct p11_generate *what, struct bk_key **out,
+                 struct bk_err *err)
+{
+    struct p11_uri uri = {0};
+    struct p11_tokens tokens = {0};
+    struct p11_text_list list = {0};
+    struct p11_key *key = NULL;
+    struct values v = {0};
+    enum bk_code rc;
+
+    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
+        return rc;
+    if ((rc = check_request(&uri, what, err)) != BK_OK)
+        goto done;
+    if ((rc = p11_tokens_match(p, &uri, &tokens, err)) != BK_OK)
+        goto done;
+    p11_tokens_list(&tokens, &list);
+    if (tokens.count == 0)
+        rc = p11_tokens_none(p, &uri, err);
+    else if (tokens.count > 1)
+        rc = bk_fail(err, BK_E_USAGE, "%s matches %zu tokens: %s; name one by token= or serial=", uri.text,
+                     tokens.count, p11_text_list_end(&list));
+    else
+        rc = p11_token_login(tokens.at[0], &uri, err);
+    if (rc != BK_OK)
+        goto done;
+    v.label = *p11_uri_attribute(&uri, CKA_LABEL);
+    if ((rc = make(p, tokens.at[0], &v, what, &key, err)) == BK_OK)
+        *out = &key->base;
+done:
+    p11_uri_free(&uri);
+    return rc;
+}
+
+static enum bk_code
+destroy_step(struct p11_key *key, void *args, struct bk_err *err)
+{
+    CK_ATTRIBUTE label = p11_traits_label(&key->traits);
+    CK_ATTRIBUTE id = p11_traits_id(&key->traits);
+
+    (void)args;
+    return destroy_all(&key->session, &label, &id, err);
+}
+
+enum bk_code
+p11_key_destroy(struct bk_key *base, struct bk_err *err)
+{
+    struct p11_key *key = p11_key_of(base);
+
+    /* without an id, or with one that others may share, more than this key would go */
+    if (key == NULL || key->traits.id_len < BK_KEY_ID_MIN || key->traits.label_len == 0)
+        return bk_fail(err, BK_E_UNSUPPORTED, "only a key with a label and an id of its own can be removed");
+    return p11_key_run(key, destroy_step, NULL, err);
+}

@@ -1,0 +1,78 @@
+/* A key on a token behind the interface of base/keys.h. */
+#ifndef BK_PKCS11_KEY_H
+#define BK_PKCS11_KEY_H
+
+#include "pkcs11/object.h"
+
+struct p11_key {
+    struct bk_key base;
+    struct p11 *owner;
+    struct p11_token *token;
+    struct p11_session session; /* the key's own; closed after every error, opened again before the next use */
+    CK_OBJECT_HANDLE handle;
+    struct p11_traits traits;
+};
+
+/* NULL if bk_key is not of this folder. */
+struct p11_key *p11_key_of(struct bk_key *key);
+
+/* Why an object cannot serve the use, for a message; NULL if it can as far as it tells. */
+const char *p11_key_unfit(const struct p11_traits *t, enum p11_use use);
+
+/*
+ * Makes the key from an object that was found in *s; takes *s over (also on failure). The public half is read, RSA and
+ * EC schemes are the defaults of the type and not tried yet.
+ */
+BK_MUST_USE enum bk_code p11_key_make(struct p11 *p, struct p11_session *s, CK_OBJECT_HANDLE object,
+                                      const struct p11_traits *t, enum p11_use use, struct p11_key **out,
+                                      struct bk_err *err);
+
+/* A session that works and the handle in it. After a session was lost: a new one, logged in again with the PIN that was
+ * accepted before, the object found again and its public half compared. */
+BK_MUST_USE enum bk_code p11_key_ready(struct p11_key *key, struct bk_err *err);
+
+typedef enum bk_code (*p11_key_step)(struct p11_key *key, void *args, struct bk_err *err);
+/*
+ * Runs one step with the key ready. Any failure closes the session, since tokens leave operations behind; when session
+ * or token may have been lost, or the token's answer is vague, the step is repeated once.
+ */
+BK_MUST_USE enum bk_code p11_key_run(struct p11_key *key, p11_key_step step, void *args, struct bk_err *err);
+
+/* The context login of keys that want the PIN before each use; between Init and the operation. */
+BK_MUST_USE enum bk_code p11_key_authenticate(struct p11_key *key, struct bk_err *err);
+/* 1 if the token offers the mechanism for that (CKF_DECRYPT ...), 0 if not, -1 if it does not tell. */
+int p11_key_mechanism(struct p11_key *key, CK_MECHANISM_TYPE mechanism, CK_FLAGS flag);
+
+/* The operations, one file each. */
+enum bk_code p11_wrap(struct bk_key *key, const struct bk_secret *cek, struct bk_wrapped *out, struct bk_err *err);
+enum bk_code p11_unwrap(struct bk_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err);
+enum bk_code p11_rewrap(struct bk_key *key, const struct bk_wrapped *in, struct bk_key *to, struct bk_wrapped *out,
+                        struct bk_err *err);
+enum bk_code p11_sign(struct bk_key *key, const uint8_t digest[32], enum bk_sig_alg alg, uint8_t *sig, size_t *sig_len,
+                      struct bk_err *err);
+
+/* Tries the key with the token: a KEK opens what its public half wraps (RSA: finds the strongest scheme and sets
+ * pub.scheme), a signing key signs what its public half verifies. Secret keys must be able to wrap and unwrap. */
+BK_MUST_USE enum bk_code p11_key_prove(struct p11_key *key, int signing, struct bk_err *err);
+
+/* 1 if a freshly wrapped key opens under this key by that scheme, 0 if not, -1 if it could not be tried. */
+int p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme);
+
+/* The way a token opens a wrapped key to plain bytes; unwrap.c. */
+BK_MUST_USE enum bk_code p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek,
+                                         struct bk_err *err);
+/* Turns a vague failure of the token into BK_E_VERIFY, unless the token fails on fresh wrapped keys too. Returns the
+ * code that *err (not NULL) then has; any other failure stays as it is. */
+BK_MUST_USE enum bk_code p11_unwrap_explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_code rc,
+                                            struct bk_err *err);
+/* C_UnwrapKey into a session object; tries templates in turn (docs/TOKENS.md, rule 5). sensitive as asked for. */
+BK_MUST_USE enum bk_code p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism,
+                                           const uint8_t *data, size_t len, int sensitive, CK_OBJECT_HANDLE *out,
+                                           struct bk_err *err);
+/* C_WrapKey of a session object under a key; exactly 40 bytes come back (RFC 3394 of 32). */
+BK_MUST_USE enum bk_code p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
+                                         uint8_t out[BK_AESKW_LEN], struct bk_err *err);
+/* Destroys a session object; if the token will not, closes the session, which does. */
+void p11_key_drop_object(struct p11_key *key, CK_OBJECT_HANDLE object);
+
+#endif

@@ -1,0 +1,137 @@
+/* What a token holds, as its module claims. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "pkcs11/public.h"
+#include "pkcs11/text.h"
+
+struct listing {
+    int (*each)(void *ctx, const struct p11_item *item);
+    void *ctx;
+    int stopped;
+};
+
+static const struct {
+    CK_OBJECT_CLASS class;
+    const char *name;
+} classes[] = {{CKO_PRIVATE_KEY, "private key"},
+               {CKO_PUBLIC_KEY, "public key"},
+               {CKO_SECRET_KEY, "secret key"},
+               {CKO_CERTIFICATE, "certificate"}};
+
+/* What cannot be told leaves the type unknown; that is no error of the list. */
+static void
+fill_public(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t, struct bk_public *pub)
+{
+    enum bk_code rc;
+
+    if (t->class == CKO_CERTIFICATE)
+        rc = p11_public_from_certificate(s, object, pub, NULL, NULL);
+    else if (t->class == CKO_PUBLIC_KEY)
+        rc = p11_public_from_object(s, object, t, pub, NULL);
+    else if (t->class == CKO_PRIVATE_KEY || t->type == BK_KEY_AES256)
+        rc = p11_public_half(s, object, t, pub, NULL);
+    else
+        rc = BK_E_UNSUPPORTED;
+    if (rc != BK_OK)
+        bk_public_free(pub);
+}
+
+static void
+fill_claims(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t, struct p11_item *item)
+{
+    int key = t->class == CKO_PRIVATE_KEY || t->class == CKO_SECRET_KEY;
+
+    item->sensitive = key ? p11_object_bool(s, object, CKA_SENSITIVE) : -1;
+    item->extractable = key ? p11_object_bool(s, object, CKA_EXTRACTABLE) : -1;
+    item->always_sensitive = key ? p11_object_bool(s, object, CKA_ALWAYS_SENSITIVE) : -1;
+    item->never_extractable = key ? p11_object_bool(s, object, CKA_NEVER_EXTRACTABLE) : -1;
+    item->local = t->class == CKO_CERTIFICATE ? -1 : p11_object_bool(s, object, CKA_LOCAL);
+    item->modifiable = p11_object_bool(s, object, CKA_MODIFIABLE);
+    item->can_decrypt = key ? t->can_decrypt : -1;
+    item->can_unwrap = key ? t->can_unwrap : -1;
+    item->can_wrap = t->class == CKO_CERTIFICATE ? -1 : t->can_wrap;
+    item->can_derive = t->class == CKO_CERTIFICATE ? -1 : t->can_derive;
+    item->can_sign = key ? t->can_sign : -1;
+    item->always_authenticate = t->class == CKO_PRIVATE_KEY ? t->always_authenticate : -1;
+}
+
+static enum bk_code
+list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_name, CK_OBJECT_CLASS class,
+            struct listing *l, struct bk_err *err)
+{
+    struct p11_token *token = s->token;
+    struct p11_traits t = {0};
+    char label[P11_ATTRIBUTE_MAX + 1];
+    char id[2 * P11_ATTRIBUTE_MAX + 1];
+    struct p11_item item = {.token_label = token->label,
+                            .token_serial = token->serial,
+                            .token_model = token->model,
+                            .module_name = token->module->name,
+                            .class_name = class_name,
+                            .label = label,
+                            .id_hex = id};
+    enum bk_code rc = p11_traits_read(s, object, class, &t, err);
+
+    if (rc != BK_OK)
+        return rc;
+    p11_text_field(label, sizeof label, t.label, t.label_len);
+    (void)bk_hex(t.id, t.id_len, id);
+    fill_public(s, object, &t, &item.pub);
+    fill_claims(s, object, &t, &item);
+    rc = p11_object_check(s, err);
+    if (rc == BK_OK)
+        rc = p11_public_set_uri(&item.pub, token, &t, err);
+    if (rc == BK_OK) {
+        item.uri = item.pub.uri;
+        l->stopped = l->each(l->ctx, &item) != 0;
+    }
+    bk_public_free(&item.pub);
+    return rc;
+}
+
+static enum bk_code
+list_token(struct p11_token *t, const struct p11_uri *uri, int log_in, struct listing *l, struct bk_err *err)
+{
+    struct p11_session s = {0};
+    enum bk_code rc = BK_OK;
+
+    if (log_in && (rc = p11_token_login(t, uri, err)) != BK_OK)
+        return rc;
+    if ((rc = p11_session_open(&s, t, err)) != BK_OK)
+        return rc;
+    for (size_t i = 0; rc == BK_OK && !l->stopped && i < sizeof classes / sizeof classes[0]; i++) {
+        struct p11_handles found = {0};
+
+        if (p11_uri_class(uri, classes[i].class) != classes[i].class)
+            continue;
+        rc = p11_object_find(&s, classes[i].class, p11_uri_attribute(uri, CKA_LABEL), p11_uri_attribute(uri, CKA_ID),
+                             &found, err);
+        for (size_t j = 0; rc == BK_OK && !l->stopped && j < found.count; j++)
+            rc = list_object(&s, found.at[j], classes[i].name, classes[i].class, l, err);
+        p11_handles_free(&found);
+    }
+    p11_session_close(&s);
+    return rc;
+}
+
+enum bk_code
+p11_list(struct p11 *p, const char *text, int log_in, int (*each)(void *ctx, const struct p11_item *item), void *ctx,
+         size_t *tokens, struct bk_err *err)
+{
+    struct listing l = {.each = each, .ctx = ctx};
+    struct p11_uri uri = {0};
+    struct p11_tokens match = {0};
+    enum bk_code rc;
+
+    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
+        return rc;
+    rc = p11_tokens_match(p, &uri, &match, err);
+    for (size_t i = 0; rc == BK_OK && !l.stopped && i < match.count; i++)
+        rc = list_token(match.at[i], &uri, log_in, &l, err);
+    if (rc == BK_OK)
+        *tokens = match.count;
+    p11_uri_free(&uri);
+    return rc;
+}

@@ -1,0 +1,211 @@
+#include "pkcs11/module.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <p11-kit/p11-kit.h>
+
+#include "pkcs11/rv.h"
+#include "pkcs11/text.h"
+
+/* Takes name, file and path over, also on failure. */
+static enum bk_code
+module_add(struct p11 *p, CK_FUNCTION_LIST *list, char *name, char *file, char *path, struct p11_module **out,
+           struct bk_err *err)
+{
+    struct p11_module *m = calloc(1, sizeof *m);
+    char shown[128];
+
+    if (m == NULL || name == NULL) {
+        free(m);
+        free(name);
+        free(file);
+        free(path);
+        return bk_fail_nomem(err);
+    }
+    p11_text_field(shown, sizeof shown, name, strlen(name));
+    (void)snprintf(m->where, sizeof m->where, "module '%s'", shown);
+    m->name = name;
+    m->file = file;
+    m->path = path;
+    m->port = (struct p11_port){.list = list, .hook = &p->hook, .where = m->where};
+    m->next = p->modules;
+    p->modules = m;
+    *out = m;
+    return BK_OK;
+}
+
+static CK_RV
+module_initialize(struct p11_module *m)
+{
+    /* not a C_* call of ours, but the hook shall see it */
+    if (!p11_call_admit(&m->port, "C_Initialize"))
+        return m->port.rv;
+    return p11_call_done(&m->port, p11_kit_module_initialize(m->port.list));
+}
+
+/* p11-kit's own store of certificate authorities holds no keys: asking it costs time and yields strangers. */
+static int
+is_trust_store(CK_FUNCTION_LIST *list)
+{
+    char *value = p11_kit_config_option(list, "trust-policy");
+    int yes = value != NULL && strcmp(value, "yes") == 0;
+
+    free(value);
+    return yes;
+}
+
+static enum bk_code
+add_configured(struct p11 *p, CK_FUNCTION_LIST *list, struct bk_err *err)
+{
+    char *name = p11_kit_module_get_name(list);
+    char *file = p11_kit_module_get_filename(list);
+    char text[P11_RV_TEXT];
+    struct p11_module *m = NULL;
+    enum bk_code rc;
+
+    if (name == NULL)
+        name = strdup(file != NULL ? file : "unnamed");
+    if ((rc = module_add(p, list, name, file, NULL, &m, err)) != BK_OK)
+        return rc;
+    if (is_trust_store(list))
+        return BK_OK;
+    if (module_initialize(m) != CKR_OK)
+        bk_warn(p->options.log, "PKCS#11 %s is configured but does not start: %s; its tokens are not seen", m->where,
+                p11_rv_name(m->port.rv, text));
+    else
+        m->usable = 1;
+    return BK_OK;
+}
+
+static enum bk_code
+load_configured(struct p11 *p, struct bk_err *err)
+{
+    const char *message;
+    enum bk_code rc = BK_OK;
+
+    if (p->configured_loaded)
+        return BK_OK;
+    p->configured = p11_kit_modules_load(NULL, 0);
+    message = p11_kit_message();
+    if (p->configured == NULL)
+        return bk_fail(err, BK_E_TOKEN, "p11-kit cannot load its configured modules: %s",
+                       message != NULL ? message : "no reason given");
+    p->configured_loaded = 1;
+    /* p11-kit skips a module that it cannot load, and keeps only the last reason */
+    if (message != NULL)
+        bk_warn(p->options.log, "a PKCS#11 module that p11-kit has configured was left out: %s", message);
+    for (size_t i = 0; rc == BK_OK && p->configured[i] != NULL; i++)
+        rc = add_configured(p, p->configured[i], err);
+    return rc;
+}
+
+static enum bk_code
+fail_load(const char *path, struct bk_err *err)
+{
+    const char *message = p11_kit_message();
+
+    if (path[0] == '/' && access(path, F_OK) != 0 && errno == ENOENT)
+        return bk_fail(err, BK_E_TOKEN, "there is no PKCS#11 module at %s (module-path)", path);
+    return bk_fail(err, BK_E_TOKEN, "the PKCS#11 module of module-path cannot be loaded: %s",
+                   message != NULL ? message : path);
+}
+
+/* p11-kit parses module-path and does nothing with it. A relative one is looked up in p11-kit's folder of modules,
+ * never in the working folder. */
+static enum bk_code
+load_path(struct p11 *p, const char *path, struct bk_err *err)
+{
+    struct p11_module *m = NULL;
+    CK_FUNCTION_LIST *list;
+    enum bk_code rc;
+
+    for (m = p->modules; m != NULL; m = m->next)
+        if (m->path != NULL && strcmp(m->path, path) == 0)
+            break;
+    if (m == NULL) {
+        list = p11_kit_module_load(path, 0);
+        if (list == NULL)
+            return fail_load(path, err);
+        rc = module_add(p, list, strdup(path), NULL, strdup(path), &m, err);
+        if (rc != BK_OK) {
+            p11_kit_module_release(list);
+            return rc;
+        }
+        m->usable = module_initialize(m) == CKR_OK;
+    }
+    return m->usable ? BK_OK : p11_call_fail_as(&m->port, BK_E_TOKEN, err, "the module does not start");
+}
+
+enum bk_code
+p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
+{
+    if (uri->module_path != NULL)
+        return load_path(p, uri->module_path, err);
+    return load_configured(p, err);
+}
+
+/* module-name is the configured name, or the file's name without folder, "lib" and ".so" (RFC 7512 section 2.3). */
+static int
+name_matches(const struct p11_module *m, const char *wanted)
+{
+    const char *base = m->file == NULL ? NULL : strrchr(m->file, '/');
+    size_t len = strlen(wanted);
+
+    if (strcmp(m->name, wanted) == 0)
+        return 1;
+    if (m->file == NULL)
+        return 0;
+    base = base == NULL ? m->file : base + 1;
+    if (strncmp(base, wanted, len) != 0 && strncmp(base, "lib", 3) == 0)
+        base += 3;
+    return strncmp(base, wanted, len) == 0 && (base[len] == '\0' || strncmp(base + len, ".so", 3) == 0);
+}
+
+static int
+info_matches(const struct p11_module *m, const struct p11_uri *uri)
+{
+    struct p11_port port = m->port;
+    CK_INFO info = {0};
+
+    return P11_CALL(&port, C_GetInfo, &info) == CKR_OK && p11_kit_uri_match_module_info(uri->kit, &info) == 1;
+}
+
+int
+p11_module_matches(const struct p11_module *m, const struct p11_uri *uri)
+{
+    if (!m->usable)
+        return 0;
+    if (uri->module_path != NULL)
+        return m->path != NULL && strcmp(m->path, uri->module_path) == 0 && info_matches(m, uri);
+    if (m->path != NULL || (uri->module_name != NULL && !name_matches(m, uri->module_name)))
+        return 0;
+    return info_matches(m, uri);
+}
+
+void
+p11_modules_free(struct p11 *p)
+{
+    while (p->modules != NULL) {
+        struct p11_module *m = p->modules;
+
+        p->modules = m->next;
+        if (m->usable) {
+            (void)p11_call_admit(&m->port, "C_Finalize");
+            (void)p11_call_done(&m->port, p11_kit_module_finalize(m->port.list));
+        }
+        if (m->path != NULL)
+            p11_kit_module_release(m->port.list);
+        free(m->name);
+        free(m->file);
+        free(m->path);
+        free(m);
+    }
+    if (p->configured != NULL)
+        p11_kit_modules_release(p->configured);
+    p->configured = NULL;
+    p->configured_loaded = 0;
+}

@@ -1,0 +1,30 @@
+/* PKCS#11 modules, loaded and initialised through p11-kit. */
+#ifndef BK_PKCS11_MODULE_H
+#define BK_PKCS11_MODULE_H
+
+#include "pkcs11/state.h"
+#include "pkcs11/uri.h"
+
+struct p11_module {
+    struct p11_module *next;
+    struct p11_port port; /* used under the lock of struct p11 */
+    char *name;           /* as configured, or the path */
+    char *file;           /* NULL if p11-kit does not tell */
+    char *path;           /* the module-path that it was loaded by; NULL for a configured one */
+    char where[160];
+    int usable; /* initialised, and no store of trusted certificates */
+};
+
+/*
+ * Loads what the URI needs: the module of its module-path, or else all that p11-kit has configured. A configured module
+ * that is broken is reported through the log; one named by module-path is an error. Under the lock.
+ */
+BK_MUST_USE enum bk_code p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err);
+
+/* 1 if tokens of this module may answer to the URI. */
+int p11_module_matches(const struct p11_module *m, const struct p11_uri *uri);
+
+/* Finalises and releases all. */
+void p11_modules_free(struct p11 *p);
+
+#endif

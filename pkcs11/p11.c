@@ -1,0 +1,29 @@
+#include <stdlib.h>
+
+#include "pkcs11/module.h"
+#include "pkcs11/token.h"
+
+enum bk_code
+p11_open(const struct p11_options *options, struct p11 **out, struct bk_err *err)
+{
+    struct p11 *p = calloc(1, sizeof *p);
+
+    if (p == NULL || pthread_mutex_init(&p->lock, NULL) != 0) {
+        free(p);
+        return bk_fail_nomem(err);
+    }
+    p->options = *options;
+    *out = p;
+    return BK_OK;
+}
+
+void
+p11_close(struct p11 *p)
+{
+    if (p == NULL)
+        return;
+    p11_tokens_free(p);
+    p11_modules_free(p);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}

@@ -1,0 +1,129 @@
+/*
+ * Tokens, through p11-kit (PKCS#11 2.40, RFC 7512 URIs): find, log in, wrap, unwrap, sign, generate. The public face of
+ * this folder: no CK_ type crosses it, and it never sees an archive or a file.
+ */
+#ifndef BK_PKCS11_P11_H
+#define BK_PKCS11_P11_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "base/keys.h"
+#include "base/log.h"
+#include "base/secret.h"
+
+/* What is asked when a token wants a PIN. */
+struct p11_pin_request {
+    const char *token_label;
+    const char *token_serial;
+    const char *pin_source; /* the URI's pin-source, or NULL */
+    int count_low;          /* the token says that a wrong PIN was given lately */
+    int final_try;          /* the next wrong PIN locks it */
+    int security_officer;   /* never in this version */
+};
+
+/*
+ * Fills *pin (empty at entry) or fails: BK_E_PIN when there is no PIN to be had, BK_E_USAGE for a bad source. Called at
+ * most once for a token in a run; p11 wipes the PIN. With final_try only a person at a terminal may answer.
+ */
+typedef enum bk_code (*p11_pin_fn)(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin,
+                                   struct bk_err *err);
+
+struct p11_options {
+    p11_pin_fn pin;
+    void *pin_ctx;
+    const struct bk_log *log;
+};
+
+/* The modules and sessions of one run. Modules load when first needed: those that p11-kit knows, or the URI's own. */
+struct p11;
+BK_MUST_USE enum bk_code p11_open(const struct p11_options *options, struct p11 **out, struct bk_err *err);
+/* Logs out, closes sessions, finalizes and unloads modules; before OpenSSL's clean-up. NULL does nothing. */
+void p11_close(struct p11 *p);
+
+/* BK_OK if text is a PKCS#11 URI that bk understands; BK_E_USAGE says what is wrong (no "pkcs11:", unknown attribute).
+ */
+BK_MUST_USE enum bk_code p11_uri_check(const char *uri, struct bk_err *err);
+/* 1 if the text begins with "pkcs11:", so that it is meant to be one. */
+int p11_is_uri(const char *text);
+/* 1 if the URI names an object (object=, id= or type=), 0 if only a token. */
+int p11_uri_names_object(const char *uri);
+/* 1 if it carries a pin-value. */
+int p11_uri_has_pin_value(const char *uri);
+
+enum p11_use {
+    P11_USE_UNWRAP, /* a private or secret KEK */
+    P11_USE_WRAP,   /* a secret KEK that can wrap */
+    P11_USE_SIGN,
+};
+
+/*
+ * Opens the one key that the URI names, logged in: BK_E_NO_KEY for none or several (all are listed), BK_E_TOKEN for
+ * module or token, BK_E_PIN for the PIN. The caller closes with bk_key_close before p11_close. key->pub.scheme of a KEK
+ * is the strongest that this token proved able to open (RSA: OAEP-SHA-256, else SHA-1, by a trial on the token).
+ */
+BK_MUST_USE enum bk_code p11_key_open(struct p11 *p, const char *uri, enum p11_use use, struct bk_key **out,
+                                      struct bk_err *err);
+
+/*
+ * On the tokens that the URI allows (object attributes narrow further), the key that answers to one of the given ids,
+ * for unwrapping. *which is the index of the id. BK_E_NO_KEY lists the tokens that were looked at.
+ */
+BK_MUST_USE enum bk_code p11_key_find(struct p11 *p, const char *uri, const struct bk_key_id *ids, size_t id_count,
+                                      size_t *which, struct bk_key **out, struct bk_err *err);
+
+/* A recipient named by URI: its public half with the scheme to use and a hint URI. Logs in, since the scheme is probed
+ * with the private half. For a secret KEK spki is NULL: wrap with p11_key_open(P11_USE_WRAP). */
+BK_MUST_USE enum bk_code p11_public(struct p11 *p, const char *uri, struct bk_public *out, struct bk_err *err);
+
+/* The certificate on the token for an opened signing key; BK_E_NO_KEY when there is none. */
+BK_MUST_USE enum bk_code p11_certificate(struct bk_key *key, struct bk_buf *der, struct bk_err *err);
+
+/* *out is 1 if the token that key is logged in to also holds the private or secret half of a recipient, 0 if not. */
+BK_MUST_USE enum bk_code p11_same_login_holds(struct bk_key *key, const struct bk_public *recipient, int *out,
+                                              struct bk_err *err);
+
+enum p11_key_kind { P11_RSA3072, P11_RSA4096, P11_P256, P11_P384, P11_AES256 };
+
+struct p11_generate {
+    enum p11_key_kind kind;
+    int signing;       /* 1: for signing; 0: a KEK */
+    const char *owner; /* NULL or text; recorded by the caller */
+};
+
+/*
+ * Makes a key on the one token that the URI names, object= being its label (required, and not there yet): TOKEN,
+ * PRIVATE, SENSITIVE, not EXTRACTABLE, not MODIFIABLE where the token allows, random 16-byte CKA_ID; read back, and its
+ * one purpose proven (a wrap opened again, a signature checked). A key that fails its proof is destroyed. An RSA KEK
+ * that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned.
+ */
+BK_MUST_USE enum bk_code p11_key_generate(struct p11 *p, const char *uri, const struct p11_generate *what,
+                                          struct bk_key **out, struct bk_err *err);
+
+/* Stores a certificate beside the key (same CKA_ID and label). */
+BK_MUST_USE enum bk_code p11_certificate_store(struct bk_key *key, const uint8_t *der, size_t len, struct bk_err *err);
+
+/* Removes a key pair that was just generated, with its certificate; for a caller whose next step failed. */
+BK_MUST_USE enum bk_code p11_key_destroy(struct bk_key *key, struct bk_err *err);
+
+/* One object as a list shows it. Attributes are the module's claims; -1 is "not available". */
+struct p11_item {
+    const char *token_label, *token_serial, *token_model, *module_name;
+    const char *class_name; /* "private key", "public key", "secret key", "certificate" */
+    const char *label;
+    const char *id_hex; /* CKA_ID */
+    const char *uri;
+    struct bk_public pub; /* type BK_KEY_UNKNOWN where it cannot be told; scheme not probed */
+    int sensitive, extractable, always_sensitive, never_extractable, local, modifiable;
+    int can_decrypt, can_unwrap, can_wrap, can_derive, can_sign, always_authenticate;
+};
+
+/* Calls each for every key and certificate that the URI allows; logs in to those tokens if log_in (else public objects
+ * only). each returns nonzero to stop. *tokens is how many tokens matched. */
+BK_MUST_USE enum bk_code p11_list(struct p11 *p, const char *uri, int log_in,
+                                  int (*each)(void *ctx, const struct p11_item *item), void *ctx, size_t *tokens,
+                                  struct bk_err *err);
+
+#endif

@@ -1,0 +1,132 @@
+/* Trying a key with its token before anything depends on it (docs/TOKENS.md, sections 1 and 3). */
+#include <string.h>
+
+#include <openssl/rand.h>
+
+#include "base/keywrap.h"
+#include "pkcs11/key.h"
+
+static enum bk_code
+wrap_fresh(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *cek, struct bk_wrapped *out,
+           struct bk_err *err)
+{
+    struct bk_public to = key->base.pub; /* borrowed: only the scheme differs */
+
+    if (scheme == BK_SCHEME_AES_KW)
+        return p11_wrap(&key->base, cek, out, err);
+    to.scheme = scheme;
+    return bk_public_wrap(&to, cek, out, err);
+}
+
+struct trial {
+    struct bk_wrapped wrapped;
+    struct bk_secret opened;
+};
+
+static enum bk_code
+step(struct p11_key *key, void *args, struct bk_err *err)
+{
+    struct trial *t = args;
+
+    return p11_unwrap_step(key, &t->wrapped, &t->opened, err);
+}
+
+/* BK_OK if 32 fresh random bytes come back; *wrapped says how far it got. */
+static enum bk_code
+try_scheme(struct p11_key *key, enum bk_scheme scheme, int *wrapped, struct bk_err *err)
+{
+    struct bk_secret cek = {0};
+    struct trial t = {0};
+    enum bk_code rc;
+
+    *wrapped = 0;
+    if ((rc = bk_secret_random(&cek, BK_CEK_LEN, err)) != BK_OK)
+        goto done;
+    if ((rc = wrap_fresh(key, scheme, &cek, &t.wrapped, err)) != BK_OK)
+        goto done;
+    *wrapped = 1;
+    if ((rc = p11_key_run(key, step, &t, err)) != BK_OK)
+        goto done;
+    if (!bk_secret_equal(&cek, &t.opened))
+        rc = bk_fail(err, BK_E_TOKEN, "%s: the key does not open what its public half wraps", key->token->where);
+done:
+    bk_secret_wipe(&cek);
+    bk_secret_wipe(&t.opened);
+    return rc;
+}
+
+int
+p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme)
+{
+    int wrapped = 0;
+
+    if (try_scheme(key, scheme, &wrapped, NULL) == BK_OK)
+        return 1;
+    return wrapped ? 0 : -1;
+}
+
+/* Tokens answer an unknown hash with many codes, so what counts is that SHA-1 passes and SHA-256, tried once more after
+ * it, still does not: a fault that passes must not weaken the scheme. */
+static int
+only_sha1(struct p11_key *key)
+{
+    int wrapped = 0;
+
+    return try_scheme(key, BK_SCHEME_RSA_OAEP_SHA1, &wrapped, NULL) == BK_OK &&
+           try_scheme(key, BK_SCHEME_RSA_OAEP_SHA256, &wrapped, NULL) != BK_OK && wrapped;
+}
+
+static enum bk_code
+prove_rsa(struct p11_key *key, struct bk_err *err)
+{
+    int wrapped = 0;
+    struct bk_err first = {0};
+    enum bk_code rc = try_scheme(key, BK_SCHEME_RSA_OAEP_SHA256, &wrapped, &first);
+
+    if (rc != BK_OK && wrapped && rc != BK_E_PIN && only_sha1(key)) {
+        key->base.pub.scheme = BK_SCHEME_RSA_OAEP_SHA1;
+        bk_warn(key->owner->options.log, "%s: %s opens RSA-OAEP only with SHA-1, not with SHA-256", key->token->where,
+                key->base.pub.uri);
+        return BK_OK;
+    }
+    if (rc != BK_OK) /* once more: the first failure may have been one that passes */
+        rc = try_scheme(key, BK_SCHEME_RSA_OAEP_SHA256, &wrapped, &first);
+    if (rc == BK_OK) {
+        key->base.pub.scheme = BK_SCHEME_RSA_OAEP_SHA256;
+        return rc;
+    }
+    bk_err_prefix(&first, "the trial of %s failed", key->base.pub.uri);
+    if (err != NULL)
+        *err = first;
+    return rc;
+}
+
+static enum bk_code
+prove_signing(struct p11_key *key, struct bk_err *err)
+{
+    uint8_t digest[32];
+    uint8_t sig[BK_SIGNATURE_MAX];
+    size_t len = sizeof sig;
+
+    if (RAND_bytes(digest, sizeof digest) != 1)
+        return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
+    /* p11_sign checks what it made */
+    return p11_sign(&key->base, digest, bk_sig_alg_for(key->base.pub.type), sig, &len, err);
+}
+
+enum bk_code
+p11_key_prove(struct p11_key *key, int signing, struct bk_err *err)
+{
+    int wrapped = 0;
+    enum bk_code rc;
+
+    if (!signing && key->base.pub.type == BK_KEY_RSA)
+        return prove_rsa(key, err);
+    if (signing)
+        rc = prove_signing(key, err);
+    else
+        rc = try_scheme(key, key->base.pub.scheme, &wrapped, err);
+    if (rc != BK_OK)
+        bk_err_prefix(err, "the trial of %s failed", key->base.pub.uri);
+    return rc;
+}

@@ -1,0 +1,133 @@
+/* Moving a CEK from one secret KEK to another without its ever being outside of the token. */
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+#include "pkcs11/key.h"
+
+struct rewrap_args {
+    const struct bk_wrapped *in;
+    struct p11_key *to;
+    uint8_t out[BK_AESKW_LEN];
+    int opened; /* the old KEK opened it, so a failure after that is not the fault of what came in */
+};
+
+static enum bk_code
+open_blind(struct p11_key *key, CK_OBJECT_HANDLE under, const uint8_t wrapped[BK_AESKW_LEN], CK_OBJECT_HANDLE *out,
+           struct bk_err *err)
+{
+    CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
+
+    return p11_unwrap_object(key, under, &mechanism, wrapped, BK_AESKW_LEN, 1, out, err);
+}
+
+/* Read back, and tried: some tokens ignore SENSITIVE in the template. */
+static enum bk_code
+check_sensitive(struct p11_key *key, CK_OBJECT_HANDLE object, struct bk_err *err)
+{
+    struct p11_session *s = &key->session;
+    struct bk_secret room = {0};
+    CK_ATTRIBUTE a = {.type = CKA_VALUE};
+    enum bk_code rc = bk_secret_alloc(&room, BK_WRAPPED_MAX, err);
+    CK_RV rv;
+
+    if (rc != BK_OK)
+        return rc;
+    a.pValue = room.data;
+    a.ulValueLen = BK_WRAPPED_MAX;
+    rv = P11_CALL(&s->port, C_GetAttributeValue, s->handle, object, &a, 1);
+    if (p11_object_bool(s, object, CKA_SENSITIVE) != 1 || (rv == CKR_OK && a.ulValueLen != CK_UNAVAILABLE_INFORMATION))
+        rc = bk_fail(err, BK_E_UNSUPPORTED,
+                     "%s: the token does not keep an opened key to itself, so a rewrap would not "
+                     "be blind",
+                     s->port.where);
+    bk_secret_wipe(&room);
+    return rc;
+}
+
+/*
+ * first: what the old KEK opens; second: what the new one opens of what was wrapped under it. RFC 3394 is
+ * deterministic, so the second, wrapped under the old KEK, must give the bytes that came in: then both are the same
+ * key.
+ */
+static enum bk_code
+step(struct p11_key *key, void *args, struct bk_err *err)
+{
+    struct rewrap_args *a = args;
+    CK_OBJECT_HANDLE first = 0;
+    CK_OBJECT_HANDLE second = 0;
+    int have_first = 0; /* zero is a valid handle */
+    int have_second = 0;
+    uint8_t back[BK_AESKW_LEN];
+    enum bk_code rc;
+
+    if ((rc = p11_key_ready(a->to, err)) != BK_OK)
+        return rc;
+    if ((rc = open_blind(key, key->handle, a->in->data, &first, err)) != BK_OK)
+        goto done;
+    have_first = 1;
+    a->opened = 1;
+    if ((rc = check_sensitive(key, first, err)) != BK_OK)
+        goto done;
+    if ((rc = p11_wrap_object(key, a->to->handle, first, a->out, err)) != BK_OK)
+        goto done;
+    if ((rc = open_blind(key, a->to->handle, a->out, &second, err)) != BK_OK)
+        goto done;
+    have_second = 1;
+    if ((rc = check_sensitive(key, second, err)) != BK_OK)
+        goto done;
+    if ((rc = p11_wrap_object(key, key->handle, second, back, err)) != BK_OK)
+        goto done;
+    if (CRYPTO_memcmp(back, a->in->data, BK_AESKW_LEN) != 0)
+        rc = bk_fail(err, BK_E_VERIFY, "%s: the rewrapped key does not open to the same key", key->token->where);
+done:
+    if (have_second)
+        p11_key_drop_object(key, second);
+    if (have_first)
+        p11_key_drop_object(key, first);
+    return rc;
+}
+
+static enum bk_code
+check_pair(const struct p11_key *key, const struct p11_key *to, const struct bk_wrapped *in, struct bk_err *err)
+{
+    if (to == NULL || to->token != key->token)
+        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: the two keys are not on one token");
+    if (key->traits.class != CKO_SECRET_KEY || to->traits.class != CKO_SECRET_KEY || in->scheme != BK_SCHEME_AES_KW)
+        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: not both keys are AES keys");
+    if (key->traits.can_wrap == 0 || key->traits.can_unwrap == 0)
+        return bk_fail(err, BK_E_UNSUPPORTED,
+                       "blind rewrap: the old key %s may not both wrap and unwrap, so the result "
+                       "could not be proven",
+                       key->base.pub.uri);
+    if (to->traits.can_wrap == 0 || to->traits.can_unwrap == 0)
+        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: the new key %s may not both wrap and unwrap",
+                       to->base.pub.uri);
+    if (in->len != BK_AESKW_LEN)
+        return bk_fail(err, BK_E_FORMAT, "a wrapped key of %zu bytes, not %d", in->len, BK_AESKW_LEN);
+    return BK_OK;
+}
+
+enum bk_code
+p11_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *to, struct bk_wrapped *out,
+           struct bk_err *err)
+{
+    struct p11_key *key = p11_key_of(base);
+    struct rewrap_args args = {.in = in, .to = p11_key_of(to)};
+    struct bk_wrapped made = {.scheme = BK_SCHEME_AES_KW, .id = to->pub.id, .len = BK_AESKW_LEN};
+    struct bk_err own = {0};
+    enum bk_code rc;
+
+    if ((rc = check_pair(key, args.to, in, err)) != BK_OK)
+        return rc;
+    rc = p11_key_run(key, step, &args, &own);
+    if (rc != BK_OK && !args.opened)
+        rc = p11_unwrap_explain(key, in, rc, &own);
+    if (rc == BK_OK) {
+        memcpy(made.data, args.out, BK_AESKW_LEN);
+        *out = made;
+    } else if (err != NULL) {
+        *err = own;
+    }
+    return rc;
+}

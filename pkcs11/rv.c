@@ -1,0 +1,186 @@
+#include "pkcs11/rv.h"
+
+#include <stdio.h>
+
+struct rv_info {
+    CK_RV rv;
+    const char *name;
+    enum bk_code code;
+};
+
+#define RV(name, code)                                                                                                 \
+    {                                                                                                                  \
+        CKR_##name, "CKR_" #name, code                                                                                 \
+    }
+
+static const struct rv_info table[] = {
+    RV(OK, BK_OK),
+    RV(CANCEL, BK_E_TOKEN),
+    RV(HOST_MEMORY, BK_E_NO_ROOM),
+    RV(SLOT_ID_INVALID, BK_E_TOKEN),
+    RV(GENERAL_ERROR, BK_E_TOKEN),
+    RV(FUNCTION_FAILED, BK_E_TOKEN),
+    /* tokens answer this to a hash that they do not know, and we pass no other bad argument */
+    RV(ARGUMENTS_BAD, BK_E_UNSUPPORTED),
+    RV(NO_EVENT, BK_E_TOKEN),
+    RV(NEED_TO_CREATE_THREADS, BK_E_TOKEN),
+    RV(CANT_LOCK, BK_E_TOKEN),
+    RV(ATTRIBUTE_READ_ONLY, BK_E_UNSUPPORTED),
+    RV(ATTRIBUTE_SENSITIVE, BK_E_UNSUPPORTED),
+    RV(ATTRIBUTE_TYPE_INVALID, BK_E_UNSUPPORTED),
+    RV(ATTRIBUTE_VALUE_INVALID, BK_E_UNSUPPORTED),
+    RV(ACTION_PROHIBITED, BK_E_UNSUPPORTED),
+    RV(DATA_INVALID, BK_E_VERIFY),
+    RV(DATA_LEN_RANGE, BK_E_VERIFY),
+    RV(DEVICE_ERROR, BK_E_TOKEN),
+    RV(DEVICE_MEMORY, BK_E_TOKEN),
+    RV(DEVICE_REMOVED, BK_E_TOKEN),
+    RV(ENCRYPTED_DATA_INVALID, BK_E_VERIFY),
+    RV(ENCRYPTED_DATA_LEN_RANGE, BK_E_VERIFY),
+    RV(FUNCTION_CANCELED, BK_E_TOKEN),
+    RV(FUNCTION_NOT_PARALLEL, BK_E_TOKEN),
+    RV(FUNCTION_NOT_SUPPORTED, BK_E_UNSUPPORTED),
+    RV(KEY_HANDLE_INVALID, BK_E_TOKEN),
+    RV(KEY_SIZE_RANGE, BK_E_UNSUPPORTED),
+    RV(KEY_TYPE_INCONSISTENT, BK_E_UNSUPPORTED),
+    RV(KEY_NOT_NEEDED, BK_E_TOKEN),
+    RV(KEY_CHANGED, BK_E_TOKEN),
+    RV(KEY_NEEDED, BK_E_TOKEN),
+    RV(KEY_INDIGESTIBLE, BK_E_TOKEN),
+    RV(KEY_FUNCTION_NOT_PERMITTED, BK_E_UNSUPPORTED),
+    RV(KEY_NOT_WRAPPABLE, BK_E_UNSUPPORTED),
+    RV(KEY_UNEXTRACTABLE, BK_E_UNSUPPORTED),
+    RV(MECHANISM_INVALID, BK_E_UNSUPPORTED),
+    RV(MECHANISM_PARAM_INVALID, BK_E_UNSUPPORTED),
+    RV(OBJECT_HANDLE_INVALID, BK_E_TOKEN),
+    RV(OPERATION_ACTIVE, BK_E_TOKEN),
+    RV(OPERATION_NOT_INITIALIZED, BK_E_TOKEN),
+    RV(PIN_INCORRECT, BK_E_PIN),
+    RV(PIN_INVALID, BK_E_PIN),
+    RV(PIN_LEN_RANGE, BK_E_PIN),
+    RV(PIN_EXPIRED, BK_E_PIN),
+    RV(PIN_LOCKED, BK_E_PIN),
+    RV(SESSION_CLOSED, BK_E_TOKEN),
+    RV(SESSION_COUNT, BK_E_TOKEN),
+    RV(SESSION_HANDLE_INVALID, BK_E_TOKEN),
+    RV(SESSION_PARALLEL_NOT_SUPPORTED, BK_E_TOKEN),
+    RV(SESSION_READ_ONLY, BK_E_UNSUPPORTED),
+    RV(SESSION_EXISTS, BK_E_TOKEN),
+    RV(SESSION_READ_ONLY_EXISTS, BK_E_TOKEN),
+    RV(SESSION_READ_WRITE_SO_EXISTS, BK_E_TOKEN),
+    RV(SIGNATURE_INVALID, BK_E_VERIFY),
+    RV(SIGNATURE_LEN_RANGE, BK_E_VERIFY),
+    RV(TEMPLATE_INCOMPLETE, BK_E_UNSUPPORTED),
+    RV(TEMPLATE_INCONSISTENT, BK_E_UNSUPPORTED),
+    RV(TOKEN_NOT_PRESENT, BK_E_TOKEN),
+    RV(TOKEN_NOT_RECOGNIZED, BK_E_TOKEN),
+    RV(TOKEN_WRITE_PROTECTED, BK_E_UNSUPPORTED),
+    RV(UNWRAPPING_KEY_HANDLE_INVALID, BK_E_TOKEN),
+    RV(UNWRAPPING_KEY_SIZE_RANGE, BK_E_UNSUPPORTED),
+    RV(UNWRAPPING_KEY_TYPE_INCONSISTENT, BK_E_UNSUPPORTED),
+    RV(USER_ALREADY_LOGGED_IN, BK_E_TOKEN),
+    RV(USER_NOT_LOGGED_IN, BK_E_TOKEN),
+    RV(USER_PIN_NOT_INITIALIZED, BK_E_PIN),
+    RV(USER_TYPE_INVALID, BK_E_TOKEN),
+    RV(USER_ANOTHER_ALREADY_LOGGED_IN, BK_E_TOKEN),
+    RV(USER_TOO_MANY_TYPES, BK_E_TOKEN),
+    RV(WRAPPED_KEY_INVALID, BK_E_VERIFY),
+    RV(WRAPPED_KEY_LEN_RANGE, BK_E_VERIFY),
+    RV(WRAPPING_KEY_HANDLE_INVALID, BK_E_TOKEN),
+    RV(WRAPPING_KEY_SIZE_RANGE, BK_E_UNSUPPORTED),
+    RV(WRAPPING_KEY_TYPE_INCONSISTENT, BK_E_UNSUPPORTED),
+    RV(RANDOM_SEED_NOT_SUPPORTED, BK_E_TOKEN),
+    RV(RANDOM_NO_RNG, BK_E_TOKEN),
+    RV(DOMAIN_PARAMS_INVALID, BK_E_UNSUPPORTED),
+    RV(CURVE_NOT_SUPPORTED, BK_E_UNSUPPORTED),
+    RV(BUFFER_TOO_SMALL, BK_E_TOKEN),
+    RV(SAVED_STATE_INVALID, BK_E_TOKEN),
+    RV(INFORMATION_SENSITIVE, BK_E_TOKEN),
+    RV(STATE_UNSAVEABLE, BK_E_TOKEN),
+    RV(CRYPTOKI_NOT_INITIALIZED, BK_E_TOKEN),
+    RV(CRYPTOKI_ALREADY_INITIALIZED, BK_E_TOKEN),
+    RV(MUTEX_BAD, BK_E_TOKEN),
+    RV(MUTEX_NOT_LOCKED, BK_E_TOKEN),
+    RV(EXCEEDED_MAX_ITERATIONS, BK_E_TOKEN),
+    RV(FIPS_SELF_TEST_FAILED, BK_E_TOKEN),
+    RV(LIBRARY_LOAD_FAILED, BK_E_TOKEN),
+    RV(PIN_TOO_WEAK, BK_E_PIN),
+    RV(PUBLIC_KEY_INVALID, BK_E_VERIFY),
+    RV(FUNCTION_REJECTED, BK_E_TOKEN),
+};
+
+static const struct rv_info *
+find(CK_RV rv)
+{
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (table[i].rv == rv)
+            return &table[i];
+    return NULL;
+}
+
+const char *
+p11_rv_name(CK_RV rv, char buf[P11_RV_TEXT])
+{
+    const struct rv_info *info = find(rv);
+
+    if (info != NULL)
+        return info->name;
+    (void)snprintf(buf, P11_RV_TEXT, "CK_RV 0x%lx", (unsigned long)rv);
+    return buf;
+}
+
+enum bk_code
+p11_rv_code(CK_RV rv)
+{
+    const struct rv_info *info = find(rv);
+
+    return info != NULL ? info->code : BK_E_TOKEN;
+}
+
+int
+p11_rv_is_lost(CK_RV rv)
+{
+    switch (rv) {
+    case CKR_SESSION_HANDLE_INVALID:
+    case CKR_SESSION_CLOSED:
+    case CKR_USER_NOT_LOGGED_IN:
+    case CKR_DEVICE_REMOVED:
+    case CKR_DEVICE_ERROR:
+    case CKR_TOKEN_NOT_PRESENT:
+    case CKR_OPERATION_ACTIVE:
+    case CKR_KEY_HANDLE_INVALID:
+    case CKR_OBJECT_HANDLE_INVALID:
+    case CKR_WRAPPING_KEY_HANDLE_INVALID:
+    case CKR_UNWRAPPING_KEY_HANDLE_INVALID:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+int
+p11_rv_is_vague(CK_RV rv)
+{
+    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED || rv == CKR_DEVICE_ERROR ||
+           (rv & CKR_VENDOR_DEFINED) != 0;
+}
+
+int
+p11_rv_is_parameter(CK_RV rv)
+{
+    switch (rv) {
+    case CKR_ARGUMENTS_BAD:
+    case CKR_ATTRIBUTE_READ_ONLY:
+    case CKR_ATTRIBUTE_TYPE_INVALID:
+    case CKR_ATTRIBUTE_VALUE_INVALID:
+    case CKR_TEMPLATE_INCOMPLETE:
+    case CKR_TEMPLATE_INCONSISTENT:
+    case CKR_KEY_SIZE_RANGE:
+    case CKR_MECHANISM_PARAM_INVALID:
+    case CKR_DOMAIN_PARAMS_INVALID:
+    case CKR_PUBLIC_KEY_INVALID:
+        return 1;
+    default:
+        return 0;
+    }
+}

@@ -1,0 +1,23 @@
+/* Sessions: one for each key that is open, used by one thread at a time. */
+#ifndef BK_PKCS11_SESSION_H
+#define BK_PKCS11_SESSION_H
+
+#include "pkcs11/token.h"
+
+struct p11_session {
+    struct p11_token *token;
+    struct p11_port port;
+    CK_SESSION_HANDLE handle;
+    int open;
+};
+
+/* A serial session, read-write where the token lets us. The caller closes. */
+BK_MUST_USE enum bk_code p11_session_open(struct p11_session *s, struct p11_token *t, struct bk_err *err);
+/* Session objects made in it vanish with it. Safe on the zeroed value and twice. */
+void p11_session_close(struct p11_session *s);
+
+/* The bare handle, for the session that keeps a token logged in. */
+BK_MUST_USE enum bk_code p11_session_handle(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE *out,
+                                            struct bk_err *err);
+
+#endif

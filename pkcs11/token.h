@@ -1,0 +1,54 @@
+/* Tokens: those that a URI names, and logging in to them. */
+#ifndef BK_PKCS11_TOKEN_H
+#define BK_PKCS11_TOKEN_H
+
+#include "pkcs11/module.h"
+#include "pkcs11/text.h"
+
+struct p11_token {
+    struct p11_token *next;
+    struct p11 *owner;
+    struct p11_module *module;
+    CK_SLOT_ID slot;
+    CK_TOKEN_INFO info; /* as first seen; flags are read again before a PIN is asked for */
+    char label[33];     /* these are for people: control characters replaced */
+    char serial[17];
+    char model[17];
+    char where[48];   /* "token 'bk'" */
+    int session_open; /* one session stays open, since a token forgets the login with its last session */
+    CK_SESSION_HANDLE session;
+    int logged_in;
+    int pin_asked;        /* the callback is asked once in a run, whatever came of it */
+    enum bk_code failed;  /* how a login failed in this run, BK_OK if none did: a login is never tried again */
+    struct bk_secret pin; /* kept while the run lasts: for a session that dies under a long stream, and for keys that
+                             want the PIN before each use */
+};
+
+#define P11_TOKENS_MAX 64
+
+struct p11_tokens {
+    struct p11_token *at[P11_TOKENS_MAX];
+    size_t count;
+};
+
+/* Loads modules as needed and fills *out with the tokens that the URI's token part names; none is not an error. */
+BK_MUST_USE enum bk_code p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out,
+                                          struct bk_err *err);
+/* The error for a URI that no token answers to; names those that are there. */
+BK_MUST_USE enum bk_code p11_tokens_none(struct p11 *p, const struct p11_uri *uri, struct bk_err *err);
+/* "'bk' (serial 1234)", for lists in messages. */
+void p11_tokens_list(const struct p11_tokens *tokens, struct p11_text_list *list);
+void p11_tokens_free(struct p11 *p);
+
+/*
+ * Logs in unless that is done or not needed. uri may be NULL: then its PIN or pin-source are not known. BK_E_PIN when
+ * there is no PIN or it was refused, now or earlier in the run.
+ */
+BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
+/* 1 if private objects can be seen without giving a PIN now. */
+int p11_token_is_open(const struct p11_token *t);
+/* For keys with CKA_ALWAYS_AUTHENTICATE: between Init and the operation, on the session that port belongs to. */
+BK_MUST_USE enum bk_code p11_token_context_login(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session,
+                                                 struct bk_err *err);
+
+#endif

@@ -1,0 +1,30 @@
+/* An archive that is changed in place: opened for reading and writing, under an exclusive lock. */
+#ifndef BK_STORE_EDIT_H
+#define BK_STORE_EDIT_H
+
+#include "store/source.h"
+
+struct store_edit;
+
+/*
+ * Opens and locks (an open-file-description lock over the whole file, F_OFD_SETLK); waits at most wait_seconds for
+ * another holder, then BK_E_IO says that another program is changing it. Follows no change of name: what was locked is
+ * checked to be what the name still means.
+ */
+BK_MUST_USE enum bk_code store_edit_open(const char *path, unsigned wait_seconds, const struct bk_cancel *cancel,
+                                         struct store_edit **out, struct bk_err *err);
+
+/* The locked file as a source. It lives as long as the edit. */
+struct store_source *store_edit_source(struct store_edit *e);
+
+/* Writes a range (which lies within the file: an edit never changes its length, else BK_E_INTERNAL) and syncs it to the
+ * disk. Deaf to a stop: half a change is worse than the short wait, and the caller asks between its writes. */
+BK_MUST_USE enum bk_code store_edit_write_at(struct store_edit *e, uint64_t offset, const uint8_t *buf, size_t len,
+                                             struct bk_err *err);
+
+uint64_t store_edit_bytes_written(const struct store_edit *e);
+
+/* Unlocks and closes. NULL does nothing. */
+void store_edit_close(struct store_edit *e);
+
+#endif

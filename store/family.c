@@ -1,0 +1,140 @@
+#include "store/family.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+/* A stopped family forks no more, so two passes are the rule; this bounds a family that we may not stop. */
+#define MAX_PASSES 64
+
+/* A process file descriptor goes on meaning that process; its number may soon mean another. */
+struct member {
+    pid_t pid;
+    int fd;
+};
+
+struct family {
+    struct member *members;
+    size_t count;
+    size_t cap;
+};
+
+static int
+is_member(const struct family *f, pid_t pid)
+{
+    for (size_t i = 0; i < f->count; i++)
+        if (f->members[i].pid == pid)
+            return 1;
+    return 0;
+}
+
+/* The parent of the process with that name in /proc, or -1; proc(5), /proc/PID/stat. */
+static pid_t
+parent_of(int proc, const char *pid)
+{
+    char path[64];
+    char text[512];
+    const char *after;
+    int fd, parent;
+    ssize_t n;
+
+    (void)snprintf(path, sizeof path, "%.32s/stat", pid);
+    fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    n = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    if (n <= 0)
+        return -1;
+    text[n] = '\0';
+    /* the program's name stands in parentheses and may hold some itself */
+    after = strrchr(text, ')');
+    return after != NULL && sscanf(after, ") %*c %d", &parent) == 1 ? parent : -1;
+}
+
+/* Takes over fd. Without memory the process is killed at once, which beats letting it go. */
+static void
+add_member(struct family *f, pid_t pid, int fd)
+{
+    if (f->count == f->cap) {
+        size_t cap = f->cap == 0 ? 16 : f->cap * 2;
+        struct member *more = realloc(f->members, cap * sizeof *more);
+
+        if (more == NULL) {
+            (void)pidfd_send_signal(fd, SIGKILL, NULL, 0);
+            (void)close(fd);
+            return;
+        }
+        f->members = more;
+        f->cap = cap;
+    }
+    f->members[f->count++] = (struct member){.pid = pid, .fd = fd};
+}
+
+/* 1 if the process was found to be of the family, was new, and has been told to stop. */
+static int
+adopt(struct family *f, int proc, const char *name)
+{
+    pid_t pid = (pid_t)strtol(name, NULL, 10);
+    int fd;
+
+    if (pid <= 1 || is_member(f, pid) || !is_member(f, parent_of(proc, name)))
+        return 0;
+    fd = pidfd_open(pid, 0);
+    if (fd < 0)
+        return 0;
+    /* asked again: if the process ended and its number was given away before, the new owner's parent is another one;
+     * if after, fd means the old one and the signal goes nowhere */
+    if (!is_member(f, parent_of(proc, name)) || pidfd_send_signal(fd, SIGSTOP, NULL, 0) != 0) {
+        (void)close(fd);
+        return 0;
+    }
+    add_member(f, pid, fd);
+    return 1;
+}
+
+static void
+stop_descendants(struct family *f)
+{
+    DIR *proc = opendir("/proc");
+    int found = 1;
+
+    for (int pass = 0; proc != NULL && found && pass < MAX_PASSES; pass++) {
+        const struct dirent *d;
+
+        found = 0;
+        rewinddir(proc);
+        while ((d = readdir(proc)) != NULL)
+            if (d->d_name[0] >= '1' && d->d_name[0] <= '9')
+                found |= adopt(f, dirfd(proc), d->d_name);
+    }
+    if (proc != NULL)
+        (void)closedir(proc);
+}
+
+int
+store_family_kill(pid_t child)
+{
+    struct family f = {0};
+    int failed = 0;
+
+    /* the child's own number is safe to use: it stays taken until the child is waited for */
+    (void)kill(child, SIGSTOP);
+    add_member(&f, child, -1);
+    stop_descendants(&f);
+    for (size_t i = 0; i < f.count; i++)
+        if (f.members[i].fd >= 0) {
+            (void)pidfd_send_signal(f.members[i].fd, SIGKILL, NULL, 0);
+            (void)close(f.members[i].fd);
+        }
+    if (kill(child, SIGKILL) != 0)
+        failed = errno;
+    free(f.members);
+    return failed;
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that building and testing bk needs, as far as they are missing. With all of them present
+# it changes nothing and needs no privileges. It leaves nothing behind but packages.
+set -euo pipefail
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+
+packages=(
+    build-essential cmake ninja-build pkg-config         # to build
+    libssl-dev libp11-kit-dev libtasn1-6-dev libtasn1-bin libjansson-dev
+    libcmocka-dev                                        # unit tests
+    softhsm2 p11-kit opensc                              # a token, and a second opinion on what is in it
+    openssl libengine-pkcs11-openssl                     # break-glass with stock tools
+    python3 python3-cryptography                         # docs/recover.py
+    postgresql                                           # a real database to back up; pgbench is in it
+)
+
+missing() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+    done
+}
+
+get() {
+    apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" >/dev/null
+}
+
+# PostgreSQL's package makes a cluster and starts a server when it is installed; the tests make their own in a temporary
+# folder. postgresql-common comes first, because it brings the file that says so; the file is put back as it was.
+get_postgresql() {
+    local conf=/etc/postgresql-common/createcluster.conf kept rc=0
+    get postgresql-common || return
+    kept=$(mktemp)
+    cp -p "$conf" "$kept"
+    printf '\ncreate_main_cluster = false\n' >>"$conf"
+    get "$@" || rc=$?
+    cp -p "$kept" "$conf"
+    rm -f "$kept"
+    return "$rc"
+}
+
+install() {
+    local plain=() postgresql=() package
+    for package in "$@"; do
+        if [[ $package == postgresql ]]; then postgresql+=("$package"); else plain+=("$package"); fi
+    done
+    apt-get update -qq || return
+    ((${#plain[@]} == 0)) || get "${plain[@]}" || return
+    ((${#postgresql[@]} == 0)) || get_postgresql "${postgresql[@]}"
+}
+
+mapfile -t wanted < <(missing "${packages[@]}")
+((${#wanted[@]} == 0)) && exit 0
+if ((EUID != 0)); then
+    printf 'tests/setup.sh: these packages are missing, and only root can install them: %s\n' "${wanted[*]}" >&2
+    exit 1
+fi
+printf 'installing: %s\n' "${wanted[*]}"
+install "${wanted[@]}" || { sleep 10; install "${wanted[@]}"; }
+mapfile -t wanted < <(missing "${packages[@]}")
+if ((${#wanted[@]} != 0)); then
+    printf 'tests/setup.sh: could not be installed: %s\n' "${wanted[*]}" >&2
+    exit 1
+fi
