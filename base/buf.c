@@ -34,7 +34,7 @@ bk_buf_extend(struct bk_buf *b, size_t len, uint8_t **at, struct bk_err *err)
 enum bk_code
 bk_buf_append(struct bk_buf *b, const void *data, size_t len, struct bk_err *err)
 {
-    uint8_t *at;
+    uint8_t *at = NULL;
     enum bk_code rc = bk_buf_extend(b, len, &at, err);
 
     if (rc == BK_OK && len > 0)

@@ -84,11 +84,10 @@ check(const struct bk_record *r, const uint8_t record_digest[32], uint64_t slot_
 
 enum bk_code
 bk_record_check(const struct bk_record *r, const uint8_t record_digest[32], uint64_t slot_generation,
-                const uint8_t envelope_hash[32], const struct bk_envelope *envelope,
-                const struct bk_manifest *manifest, const uint8_t manifest_digest[32], struct bk_err *err)
+                const uint8_t envelope_hash[32], const struct bk_envelope *envelope, const struct bk_manifest *manifest,
+                const uint8_t manifest_digest[32], struct bk_err *err)
 {
-    enum bk_code rc =
-        check(r, record_digest, slot_generation, envelope_hash, envelope, manifest, manifest_digest, err);
+    enum bk_code rc = check(r, record_digest, slot_generation, envelope_hash, envelope, manifest, manifest_digest, err);
 
     if (rc != BK_OK) {
         bk_err_prefix(err, "record");
@@ -112,19 +111,18 @@ past_new(struct bk_past *p, const uint8_t digest[32], const struct bk_key_id *id
 }
 
 /* What the old generation leaves behind: its digest and its recipients, in the order of the envelope. A recipient of a
- * later version has no id that this program could read, and is passed over. */
+ * later version has no id that this program could read, and a history must name every KEK: so it may not rekey. */
 static enum bk_code
 past_of(struct bk_past *p, const uint8_t old_digest[32], const struct bk_envelope *e, struct bk_err *err)
 {
     struct bk_key_id ids[BK_RECIPIENTS_MAX];
-    size_t count = 0;
 
-    for (size_t i = 0; i < e->recipient_count; i++)
-        if (e->recipients[i].kind == BK_RECIPIENT_KNOWN)
-            ids[count++] = e->recipients[i].wrapped.id;
-    if (count == 0)
-        return bk_fail(err, BK_E_NEWER, "the envelope has no recipient of a kind that this program knows");
-    return past_new(p, old_digest, ids, count, err);
+    for (size_t i = 0; i < e->recipient_count; i++) {
+        if (e->recipients[i].kind != BK_RECIPIENT_KNOWN)
+            return bk_fail(err, BK_E_NEWER, "a recipient is of a kind that this program cannot name in the history");
+        ids[i] = e->recipients[i].wrapped.id;
+    }
+    return past_new(p, old_digest, ids, e->recipient_count, err);
 }
 
 enum bk_code

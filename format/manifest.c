@@ -10,7 +10,7 @@
 #include "format/tlv.h"
 
 #define MANIFEST_VERSION 1
-#define TIME_MAX 253402300799 /* 9999-12-31T23:59:59Z, the last that GeneralizedTime can say */
+#define TIME_MAX         253402300799 /* 9999-12-31T23:59:59Z, the last that GeneralizedTime can say */
 
 static const char *const kind_names[] = {"full", "incremental", "wal", "snapshot", "other"};
 #define KINDS (sizeof kind_names / sizeof kind_names[0])
@@ -39,13 +39,14 @@ struct field {
     size_t len;
 };
 
-#define FIELD(path, member) {path, offsetof(struct bk_manifest, member), sizeof((struct bk_manifest *)NULL)->member}
+#define FIELD(path, member)                                                                                            \
+    {                                                                                                                  \
+        path, offsetof(struct bk_manifest, member), sizeof((struct bk_manifest *)NULL)->member                         \
+    }
 
 static const struct field digests[] = {
-    FIELD("archiveId", archive_id),
-    FIELD("preambleDigest", preamble_digest),
-    FIELD("envelopeDigest", envelope_digest),
-    FIELD("recordDigest", record_digest),
+    FIELD("archiveId", archive_id),           FIELD("preambleDigest", preamble_digest),
+    FIELD("envelopeDigest", envelope_digest), FIELD("recordDigest", record_digest),
     FIELD("payloadDigest", payload_digest),
 };
 static const struct field texts[] = {
@@ -135,8 +136,8 @@ check_sequence(const struct bk_manifest *m, enum bk_code code, struct bk_err *er
     }
     for (size_t i = 0; m->kind == BK_KIND_WAL && i < COUNT(wal); i++)
         if (!sequence_has(m->sequence, len, wal[i], strlen(wal[i])))
-            return bk_fail(err, code, "kind wal needs a sequence with system=, timeline= and segment=, not without %s=",
-                           wal[i]);
+            return bk_fail(err, code,
+                           "kind wal needs a sequence with system=, timeline= and segment=, not without %s=", wal[i]);
     return BK_OK;
 }
 

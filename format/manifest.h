@@ -47,7 +47,8 @@ struct bk_manifest {
     char producer[BK_TEXT_MAX + 1];
 };
 
-/* Encodes after the same semantic checks as parsing. BK_E_USAGE names the field that a caller got wrong. */
+/* Encodes after the same semantic checks as parsing. BK_E_USAGE names the field that a caller got wrong; BK_E_INTERNAL
+ * one that the program fills in itself. retainUntil is not before createdAt. */
 BK_MUST_USE enum bk_code bk_manifest_encode(const struct bk_manifest *m, struct bk_buf *der, struct bk_err *err);
 
 BK_MUST_USE enum bk_code bk_manifest_parse(const uint8_t *der, size_t len, struct bk_manifest *out,

@@ -11,9 +11,9 @@
 
 #include "format/record.h"
 
-#define BOUNDARY "-----"
-#define BEGIN "-----BEGIN "
-#define KIND_MAX 64
+#define BOUNDARY  "-----"
+#define BEGIN     "-----BEGIN "
+#define KIND_MAX  64
 #define VALUE_MAX BK_TEXT_MAX
 
 static const char kind_cert[] = "CERTIFICATE";

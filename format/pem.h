@@ -22,9 +22,10 @@ struct bk_pem {
 void bk_pem_free(struct bk_pem *p);
 
 /*
- * Every CERTIFICATE and PUBLIC KEY block of text, in order, at least one. A block of private key material is BK_E_USAGE:
- * such a file must not be where this one is. Any other kind of block is BK_E_USAGE. Attributes of a block are the lines
- * "bk-name: value" since the block before.
+ * Every CERTIFICATE and PUBLIC KEY block of text, in order, at least one. A block of private key material is
+ * BK_E_USAGE: such a file must not be where this one is. Any other kind of block, and one that cannot be decoded, is
+ * BK_E_USAGE too; a type or size of key that bk refuses is BK_E_POLICY. Attributes of a block are the lines
+ * "bk-name: value" since the block before: bk-scheme, which must fit the key, and bk-uri; no other, none twice.
  */
 BK_MUST_USE enum bk_code bk_pem_parse(const char *text, size_t len, struct bk_pem *out, struct bk_err *err);
 
@@ -46,8 +47,9 @@ BK_MUST_USE enum bk_code bk_cert_parse(const uint8_t *der, size_t len, struct bk
 
 /*
  * A self-signed certificate (RFC 5280) for a key on a token: subject CN = name, random serial, subjectKeyIdentifier by
- * RFC 7093 method 1, the same as authorityKeyIdentifier, basicConstraints CA:FALSE, keyUsage digitalSignature. Signed by the key itself (bk_key_sign); the
- * result is parsed and its signature checked before it is returned.
+ * RFC 7093 method 1, authorityKeyIdentifier the same, basicConstraints CA:FALSE, keyUsage digitalSignature. Signed by
+ * the key itself (bk_key_sign); the result is parsed and its signature checked before it is returned. name is at most
+ * 64 characters (BK_E_USAGE); BK_E_TOKEN when the token's signature does not hold.
  */
 BK_MUST_USE enum bk_code bk_cert_self_sign(struct bk_key *key, const char *name, time_t not_before, time_t not_after,
                                            struct bk_buf *der, struct bk_err *err);

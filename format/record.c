@@ -10,9 +10,9 @@
 #include "format/tlv.h"
 
 #define RECORD_VERSION 1
-#define HINTS_MAX (BK_RECIPIENTS_MAX * 16) /* a group of at most 16 custodians is one recipient */
-#define PATH_MAX_LEN 64
-#define TIME_MAX 253402300799 /* 9999-12-31T23:59:59Z, the last that GeneralizedTime can say */
+#define HINTS_MAX      (BK_RECIPIENTS_MAX * 16) /* a group of at most 16 custodians is one recipient */
+#define PATH_MAX_LEN   64
+#define TIME_MAX       253402300799 /* 9999-12-31T23:59:59Z, the last that GeneralizedTime can say */
 
 static const char *const blindness_names[] = {"host", "hostBlind", "tokenEnforced"};
 #define BLINDNESSES (sizeof blindness_names / sizeof blindness_names[0])
@@ -88,7 +88,8 @@ check_uri(const char *uri, enum bk_code code, struct bk_err *err)
         return BK_OK;
     return bk_fail(err, code,
                    "hint: not a pkcs11: URI of up to %d characters without pin-value, pin-source, module-path and "
-                   "module-name", BK_TEXT_MAX);
+                   "module-name",
+                   BK_TEXT_MAX);
 }
 
 enum bk_code

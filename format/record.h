@@ -51,11 +51,13 @@ struct bk_record {
 /* Zero-initialise; safe on the empty value. */
 void bk_record_free(struct bk_record *r);
 
+/* The same semantic checks both ways. Encoding answers BK_E_USAGE for a reason or a hint's URI that cannot be, and
+ * BK_E_NO_ROOM when the history has outgrown the bounds that readers set to any DER (4096 elements). */
 BK_MUST_USE enum bk_code bk_record_encode(const struct bk_record *r, struct bk_buf *der, struct bk_err *err);
 BK_MUST_USE enum bk_code bk_record_parse(const uint8_t *der, size_t len, struct bk_record *out, struct bk_err *err);
 
-/* 1 for a pkcs11: URI (RFC 7512) of printable ASCII, up to BK_TEXT_MAX bytes, without pin-value, pin-source, module-path
- * and module-name: what may stand where everybody can read it. */
+/* 1 for a pkcs11: URI (RFC 7512) of printable ASCII, up to BK_TEXT_MAX bytes, without pin-value, pin-source,
+ * module-path and module-name: what may stand where everybody can read it. */
 int bk_hint_uri_valid(const char *uri);
 
 /* Adds a hint, and nothing if uri is NULL. Refuses a URI with pin or module attributes (BK_E_USAGE). */
@@ -70,6 +72,7 @@ const char *bk_record_hint(const struct bk_record *r, const struct bk_key_id *id
  * of the envelope, every hint and proven id is a recipient of it, and
  *   generation 1: the record's digest is the manifest's recordDigest;
  *   later: history[0] is the manifest's recordDigest, the last entry is previous, manifestDigest is the manifest's.
+ * A recipient of an unknown kind counts as one of that id when its DER holds the id's bytes.
  * BK_E_VERIFY says which does not hold. manifest_digest is SHA-256 of the manifest's DER.
  */
 BK_MUST_USE enum bk_code bk_record_check(const struct bk_record *r, const uint8_t record_digest[32],
@@ -79,7 +82,8 @@ BK_MUST_USE enum bk_code bk_record_check(const struct bk_record *r, const uint8_
 
 /*
  * Starts the successor of old: generation + 1, previous, manifestDigest and history with old's recipients appended.
- * old_recipients is the envelope that goes with old. *out must be zero; the caller fills the rest and frees.
+ * old_envelope is the one that goes with old; BK_E_NEWER when it has a recipient of an unknown kind, which could not be
+ * named in the history. *out must be zero; the caller fills the rest and frees.
  */
 BK_MUST_USE enum bk_code bk_record_next(const struct bk_record *old, const uint8_t old_digest[32],
                                         const struct bk_envelope *old_envelope, const uint8_t manifest_digest[32],

@@ -12,9 +12,9 @@
 
 #define SIGNED_DATA_VERSION 3 /* RFC 5652 5.1: the content type is not id-data */
 #define SIGNER_INFO_VERSION 3 /* RFC 5652 5.3: sid is a subjectKeyIdentifier */
-#define ATTRIBUTES 4
-#define PATH_MAX_LEN 96
-#define OID_TEXT_MAX 64
+#define ATTRIBUTES          4
+#define PATH_MAX_LEN        96
+#define OID_TEXT_MAX        64
 
 #define OID_SIGNED_DATA "1.2.840.113549.1.7.2"
 static const uint8_t signed_data_oid[] = {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02};
@@ -27,14 +27,22 @@ static const struct {
     uint8_t der[13];
     size_t der_len;
 } attributes[ATTRIBUTES] = {
-    [ATTR_CONTENT_TYPE] = {"content-type", "1.2.840.113549.1.9.3",
-                           {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03}, 11},
-    [ATTR_MESSAGE_DIGEST] = {"message-digest", "1.2.840.113549.1.9.4",
-                             {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04}, 11},
-    [ATTR_SIGNING_TIME] = {"signing-time", "1.2.840.113549.1.9.5",
-                           {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x05}, 11},
-    [ATTR_SIGNING_CERTIFICATE] = {"signing-certificate-v2", "1.2.840.113549.1.9.16.2.47",
-                                  {0x06, 0x0b, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x02, 0x2f}, 13},
+    [ATTR_CONTENT_TYPE] = {"content-type",
+                           "1.2.840.113549.1.9.3",
+                           {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03},
+                           11},
+    [ATTR_MESSAGE_DIGEST] = {"message-digest",
+                             "1.2.840.113549.1.9.4",
+                             {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04},
+                             11},
+    [ATTR_SIGNING_TIME] = {"signing-time",
+                           "1.2.840.113549.1.9.5",
+                           {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x05},
+                           11},
+    [ATTR_SIGNING_CERTIFICATE] = {"signing-certificate-v2",
+                                  "1.2.840.113549.1.9.16.2.47",
+                                  {0x06, 0x0b, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x02, 0x2f},
+                                  13},
 };
 
 void
@@ -140,8 +148,8 @@ expect_version(const struct parse *p, const char *path, uint64_t version, struct
     enum bk_code rc = bk_der_get_u64(p->node, path, &v, err);
 
     if (rc == BK_OK && v != version)
-        rc = bk_fail(err, BK_E_FORMAT, "%s is %llu, not %llu", path, (unsigned long long)v,
-                     (unsigned long long)version);
+        rc =
+            bk_fail(err, BK_E_FORMAT, "%s is %llu, not %llu", path, (unsigned long long)v, (unsigned long long)version);
     return rc;
 }
 
@@ -295,8 +303,7 @@ read_attributes(const struct parse *p, const char *signer, struct claims *c, str
 
 /* The certificate that the signer names by its hash, and by sid as its subjectKeyIdentifier. No other signer has it. */
 static enum bk_code
-take_certificate(struct parse *p, const char *signer, const struct claims *c, struct bk_signer *out,
-                 struct bk_err *err)
+take_certificate(struct parse *p, const char *signer, const struct claims *c, struct bk_signer *out, struct bk_err *err)
 {
     struct bk_cert_info info = {0};
     char path[PATH_MAX_LEN];

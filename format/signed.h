@@ -46,7 +46,7 @@ struct bk_signing_key {
 };
 
 /* Signs content with 1 to 4 keys; one bk_key_sign each. The result is checked with bk_signed_parse before it is
- * returned, so a token that signs wrongly is caught here. */
+ * returned, so a token that signs wrongly is caught here (BK_E_TOKEN). */
 BK_MUST_USE enum bk_code bk_signed_make(const uint8_t *content, size_t content_len, enum bk_content type,
                                         const struct bk_signing_key *keys, size_t key_count, time_t signing_time,
                                         struct bk_buf *der, struct bk_err *err);

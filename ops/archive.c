@@ -26,11 +26,12 @@ ops_archive_free(struct ops_archive *a)
     *a = (struct ops_archive){0};
 }
 
+/* The layer as docs/CLI.md names it to scripts, in place of the finer word of whoever refused. */
 static enum bk_code
 at_layer(enum bk_code rc, struct bk_err *err, const char *layer)
 {
-    if (rc != BK_OK)
-        bk_err_layer(err, layer);
+    if (rc != BK_OK && err != NULL)
+        err->layer = layer;
     return rc;
 }
 
@@ -249,7 +250,9 @@ ops_archive_require_trust(const struct ops_archive *a, const struct ops_trust *t
         return BK_OK;
     rc = bk_fail(err, BK_E_USAGE, "whom to trust was not said, so the signature proves nothing");
     bk_err_layer(err, "trust");
-    if (a->manifest_signed.signer_count > 0)
+    if (a->manifest_signed.signer_count == 0)
+        bk_err_hint(err, "give -t; bk-verify --show FILE names the signer of an archive that is a file");
+    else
         bk_err_hint(err, "signed by %s: compare with your runbook, then -t %s",
                     ops_fingerprint_text(&a->manifest_signed.signers[0].pub, text), text);
     return rc;

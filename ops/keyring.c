@@ -161,12 +161,12 @@ ops_keyring_open(const struct ops_keyring *ring, const struct ops_archive *a, st
     }
     rc = bk_key_package_open(&a->envelope, cek, a->preamble.archive_id, package, err);
     if (rc != BK_OK) {
-        bk_err_layer(err, "package");
+        err->layer = "package"; /* as docs/CLI.md names it, over format's own word */
         return rc;
     }
     if (a->manifest_signed.signer_count > 0)
         return ops_archive_check_package(a, package, err);
     if ((rc = bk_key_commit_check(a->head, &package->file_key, err)) != BK_OK)
-        bk_err_layer(err, "commitment");
+        err->layer = "commitment";
     return rc;
 }

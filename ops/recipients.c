@@ -130,7 +130,7 @@ ops_recipients_add(struct ops_recipients *r, struct p11 *p11, const char *text, 
     enum bk_code rc = p11_is_uri(text) ? add_uri(r, p11, text, err) : add_file(r, text, err);
 
     if (rc != BK_OK) {
-        bk_err_layer(err, "recipient");
+        err->layer = "recipient"; /* as docs/CLI.md names it, over format's own word */
         return rc;
     }
     warn_weak(r, before, log);
@@ -205,7 +205,7 @@ ops_signer_open(struct ops_signer *s, struct p11 *p11, const char *uri, const ch
         rc = certificate_is_of_key(s, err);
 done:
     if (rc != BK_OK) {
-        bk_err_layer(err, "signer");
+        err->layer = "signer";
         ops_signer_close(s);
     }
     return rc;

@@ -27,7 +27,7 @@ void ops_recipients_free(struct ops_recipients *r);
 BK_MUST_USE enum bk_code ops_recipients_add(struct ops_recipients *r, struct p11 *p11, const char *text,
                                             const struct bk_log *log, struct bk_err *err);
 
-/* Takes a key that is open already (tests, ceremonies); the key is borrowed and not closed. */
+/* A public half at hand; it is copied. */
 BK_MUST_USE enum bk_code ops_recipients_add_public(struct ops_recipients *r, const struct bk_public *pub,
                                                    struct bk_err *err);
 

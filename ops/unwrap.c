@@ -97,6 +97,22 @@ open_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *er
     return open_keys(u, out, err);
 }
 
+/* FORMAT.md, Order of checks: anybody can make a stream that opens, since recipients are public. */
+static enum bk_code
+refuse_unverified_stream(const struct unwrapping *u, struct bk_err *err)
+{
+    const struct ops_unwrap *req = u->req;
+    int staged = req->command == NULL && store_sink_staged(u->sink);
+    enum bk_code rc;
+
+    if (staged || u->have_kept_manifest || req->allow_unverified)
+        return BK_OK;
+    rc = bk_fail(err, BK_E_USAGE, "a stream's signature comes last, so its plaintext may not leave before it was seen");
+    bk_err_hint(err, "restore into a file with -o FILE, or give the manifest that was kept: --manifest FILE; "
+                     "--allow-unverified takes the risk");
+    return rc;
+}
+
 /* The head of a stream. Without a kept manifest its origin is not known yet. */
 static enum bk_code
 open_stream(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
@@ -120,23 +136,11 @@ open_stream(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *
         if ((rc = ops_expect_check(u->req->expect, a, err)) != BK_OK)
             return rc;
     }
+    if ((rc = ops_archive_require_trust(a, u->req->trust, err)) != BK_OK)
+        return rc;
+    if ((rc = refuse_unverified_stream(u, err)) != BK_OK)
+        return rc;
     return open_keys(u, out, err);
-}
-
-/* FORMAT.md, Order of checks: anybody can make a stream that opens, since recipients are public. */
-static enum bk_code
-refuse_unverified_stream(const struct unwrapping *u, struct bk_err *err)
-{
-    const struct ops_unwrap *req = u->req;
-    int staged = req->command == NULL && store_sink_staged(u->sink);
-    enum bk_code rc;
-
-    if (staged || u->have_kept_manifest || req->allow_unverified)
-        return BK_OK;
-    rc = bk_fail(err, BK_E_USAGE, "a stream's signature comes last, so its plaintext may not leave before it was seen");
-    bk_err_hint(err, "restore into a file with -o FILE, or give the manifest that was kept: --manifest FILE; "
-                     "--allow-unverified takes the risk");
-    return rc;
 }
 
 static enum bk_code
@@ -269,8 +273,6 @@ restore(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
     if (u->req->command == NULL && (rc = open_output(u, err)) != BK_OK)
         return rc;
     rc = seekable ? open_file(u, out, err) : open_stream(u, out, err);
-    if (rc == BK_OK && !seekable)
-        rc = refuse_unverified_stream(u, err);
     if (rc == BK_OK && u->req->command != NULL)
         rc = start_consumer(u, err);
     if (rc != BK_OK)

@@ -26,7 +26,7 @@ compare_kept_manifest(const struct ops_verify *v, const struct ops_archive *a, s
         rc = bk_fail(err, BK_E_UNEXPECTED, "the archive's manifest is not the one that was kept in %s", v->manifest_path);
 done:
     if (rc != BK_OK)
-        bk_err_layer(err, "manifest");
+        err->layer = "manifest"; /* as docs/CLI.md names it, over format's own word */
     bk_signed_free(&kept);
     bk_buf_free(&der);
     return rc;

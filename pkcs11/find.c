@@ -172,6 +172,20 @@ done:
     return rc;
 }
 
+/* The key that the recipient is opened with; or where this login may only wrap, a secret key for that. */
+static enum bk_code
+find_recipient(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, struct p11_key **out, struct bk_err *err)
+{
+    struct bk_err first = {0};
+    enum bk_code rc = p11_find_key(p, t, uri, P11_USE_UNWRAP, out, &first);
+
+    if (rc == BK_E_NO_KEY && p11_find_key(p, t, uri, P11_USE_WRAP, out, NULL) == BK_OK)
+        return BK_OK;
+    if (rc != BK_OK && err != NULL)
+        *err = first;
+    return rc;
+}
+
 /* The proof ties the public half, which the token may have from anywhere, to the private one. */
 enum bk_code
 p11_public(struct p11 *p, const char *text, struct bk_public *out, struct bk_err *err)
@@ -185,7 +199,7 @@ p11_public(struct p11 *p, const char *text, struct bk_public *out, struct bk_err
         return rc;
     if ((rc = p11_find_token(p, &uri, &t, err)) != BK_OK)
         goto done;
-    if ((rc = p11_find_key(p, t, &uri, P11_USE_UNWRAP, &key, err)) != BK_OK)
+    if ((rc = find_recipient(p, t, &uri, &key, err)) != BK_OK)
         goto done;
     if (key->base.pub.spki != NULL)
         rc = p11_key_prove(key, 0, err);

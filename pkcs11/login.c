@@ -124,9 +124,14 @@ login_fresh(struct p11_token *t, struct p11_port *port, const struct p11_uri *ur
 }
 
 int
-p11_token_is_open(const struct p11_token *t)
+p11_token_is_open(struct p11_token *t)
 {
-    return t->logged_in || (t->info.flags & CKF_LOGIN_REQUIRED) == 0;
+    int open;
+
+    pthread_mutex_lock(&t->owner->lock);
+    open = t->logged_in || (t->info.flags & CKF_LOGIN_REQUIRED) == 0;
+    pthread_mutex_unlock(&t->owner->lock);
+    return open;
 }
 
 static enum bk_code

@@ -26,7 +26,9 @@ struct p11_pin_request {
 
 /*
  * Fills *pin (empty at entry) or fails: BK_E_PIN when there is no PIN to be had, BK_E_USAGE for a bad source. Called at
- * most once for a token in a run; p11 wipes the PIN. With final_try only a person at a terminal may answer.
+ * most once for a token in a run, by any thread that uses p11, and must not call p11 itself. p11 keeps the PIN until
+ * p11_close, for sessions that die meanwhile and keys that want it before each use, and then wipes it. With final_try
+ * only a person at a terminal may answer.
  */
 typedef enum bk_code (*p11_pin_fn)(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin,
                                    struct bk_err *err);
@@ -37,14 +39,15 @@ struct p11_options {
     const struct bk_log *log;
 };
 
-/* The modules and sessions of one run. Modules load when first needed: those that p11-kit knows, or the URI's own. */
+/* The modules and sessions of one run. Modules load when first needed: those that p11-kit knows (but for its stores of
+ * trusted certificates), or the URI's own. Threads may share it; a key is for one thread at a time. */
 struct p11;
 BK_MUST_USE enum bk_code p11_open(const struct p11_options *options, struct p11 **out, struct bk_err *err);
 /* Logs out, closes sessions, finalizes and unloads modules; before OpenSSL's clean-up. NULL does nothing. */
 void p11_close(struct p11 *p);
 
-/* BK_OK if text is a PKCS#11 URI that bk understands; BK_E_USAGE says what is wrong (no "pkcs11:", unknown attribute).
- */
+/* BK_OK if text is a PKCS#11 URI that bk understands; BK_E_USAGE says what is wrong (no "pkcs11:", unknown attribute,
+ * slot-id=, a byte that must be percent-encoded), never with a PIN in it. */
 BK_MUST_USE enum bk_code p11_uri_check(const char *uri, struct bk_err *err);
 /* 1 if the text begins with "pkcs11:", so that it is meant to be one. */
 int p11_is_uri(const char *text);
@@ -69,7 +72,9 @@ BK_MUST_USE enum bk_code p11_key_open(struct p11 *p, const char *uri, enum p11_u
 
 /*
  * On the tokens that the URI allows (object attributes narrow further), the key that answers to one of the given ids,
- * for unwrapping. *which is the index of the id. BK_E_NO_KEY lists the tokens that were looked at.
+ * for unwrapping. *which is the index of the id. BK_E_NO_KEY lists the tokens that were looked at. No PIN is asked of a
+ * token that does not show the key to everybody, unless it is the only one that the URI allows. The scheme of an RSA
+ * key is not tried here: what was wrapped says its own.
  */
 BK_MUST_USE enum bk_code p11_key_find(struct p11 *p, const char *uri, const struct bk_key_id *ids, size_t id_count,
                                       size_t *which, struct bk_key **out, struct bk_err *err);
@@ -102,10 +107,12 @@ struct p11_generate {
 BK_MUST_USE enum bk_code p11_key_generate(struct p11 *p, const char *uri, const struct p11_generate *what,
                                           struct bk_key **out, struct bk_err *err);
 
-/* Stores a certificate beside the key (same CKA_ID and label). */
+/* Stores a certificate beside the key (same CKA_ID and label), unless that very one is there. It must be for this key.
+ */
 BK_MUST_USE enum bk_code p11_certificate_store(struct bk_key *key, const uint8_t *der, size_t len, struct bk_err *err);
 
-/* Removes a key pair that was just generated, with its certificate; for a caller whose next step failed. */
+/* Removes a key pair that was just generated, with its certificate: all objects of its label and id. For a caller whose
+ * next step failed; key stays to be closed. BK_E_UNSUPPORTED for a key without a label and an id of its own. */
 BK_MUST_USE enum bk_code p11_key_destroy(struct bk_key *key, struct bk_err *err);
 
 /* One object as a list shows it. Attributes are the module's claims; -1 is "not available". */

@@ -46,7 +46,7 @@ void p11_tokens_free(struct p11 *p);
  */
 BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
 /* 1 if private objects can be seen without giving a PIN now. */
-int p11_token_is_open(const struct p11_token *t);
+int p11_token_is_open(struct p11_token *t);
 /* For keys with CKA_ALWAYS_AUTHENTICATE: between Init and the operation, on the session that port belongs to. */
 BK_MUST_USE enum bk_code p11_token_context_login(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session,
                                                  struct bk_err *err);

@@ -15,13 +15,19 @@ BK_MUST_USE enum bk_code store_command_produce(char *const argv[], const struct 
                                                struct store_command **out, struct store_source **source,
                                                struct bk_err *err);
 
-/* The same with its standard input as *sink. */
+/*
+ * The same with its standard input as *sink. Its input ends by store_command_finish alone: until then a guard holds the
+ * pipe open as well (store/guard.h), and kills the command and all that it has started if this process dies, however
+ * that comes. If the guard itself is killed all goes on without it. A program that calls this asks store_guard_called
+ * at the beginning of its main. BK_E_COMMAND also when the guard cannot be started; then the command was not either, or
+ * is dead.
+ */
 BK_MUST_USE enum bk_code store_command_consume(char *const argv[], const struct bk_cancel *cancel,
                                                struct store_command **out, struct store_sink **sink,
                                                struct bk_err *err);
 
-/* Waits for the end; BK_OK only for exit status 0, else BK_E_COMMAND says status or signal. Frees. The caller has
- * closed source or published sink before. A stop kills it: BK_E_CANCELLED. */
+/* Lets a consumer see the end of its input. Waits for the end; BK_OK only for exit status 0, else BK_E_COMMAND says
+ * status or signal. Frees. The caller has closed source or published sink before. A stop kills it: BK_E_CANCELLED. */
 BK_MUST_USE enum bk_code store_command_finish(struct store_command *c, struct bk_err *err);
 
 /*

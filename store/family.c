@@ -118,14 +118,24 @@ stop_descendants(struct family *f)
         (void)closedir(proc);
 }
 
+/* The number of a child of our own is safe to use: it stays taken until the child is waited for. 0 or an errno. */
+static int
+signal_child(pid_t child, int pidfd, int number)
+{
+    int rc = pidfd >= 0 ? pidfd_send_signal(pidfd, number, NULL, 0) : kill(child, number);
+
+    return rc == 0 ? 0 : errno;
+}
+
 int
-store_family_kill(pid_t child)
+store_family_kill(pid_t child, int pidfd)
 {
     struct family f = {0};
-    int failed = 0;
+    int failed;
 
-    /* the child's own number is safe to use: it stays taken until the child is waited for */
-    (void)kill(child, SIGSTOP);
+    /* ended and waited for by somebody else: its number means nobody now, or a stranger */
+    if (signal_child(child, pidfd, SIGSTOP) == ESRCH)
+        return 0;
     add_member(&f, child, -1);
     stop_descendants(&f);
     for (size_t i = 0; i < f.count; i++)
@@ -133,8 +143,7 @@ store_family_kill(pid_t child)
             (void)pidfd_send_signal(f.members[i].fd, SIGKILL, NULL, 0);
             (void)close(f.members[i].fd);
         }
-    if (kill(child, SIGKILL) != 0)
-        failed = errno;
+    failed = signal_child(child, pidfd, SIGKILL);
     free(f.members);
-    return failed;
+    return failed == ESRCH ? 0 : failed;
 }

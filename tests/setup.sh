@@ -21,23 +21,29 @@ missing() {
     done
 }
 
+# What apt says is shown only if it fails.
 get() {
-    apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" >/dev/null
+    local log rc=0
+    log=$(mktemp)
+    apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" \
+        >"$log" 2>&1 </dev/null || rc=$?
+    ((rc == 0)) || cat "$log" >&2
+    rm -f "$log"
+    return "$rc"
 }
 
 # PostgreSQL's package makes a cluster and starts a server when it is installed; the tests make their own in a temporary
-# folder. postgresql-common comes first, because it brings the file that says so; the file is put back as it was.
-get_postgresql() {
-    local conf=/etc/postgresql-common/createcluster.conf kept rc=0
-    get postgresql-common || return
+# folder. postgresql-common comes first, because it brings the file that says so; the file is put back as it was, however
+# this ends.
+get_postgresql() (
+    conf=/etc/postgresql-common/createcluster.conf
+    get postgresql-common || exit
     kept=$(mktemp)
     cp -p "$conf" "$kept"
+    trap 'cp -p "$kept" "$conf"; rm -f "$kept"' EXIT
     printf '\ncreate_main_cluster = false\n' >>"$conf"
-    get "$@" || rc=$?
-    cp -p "$kept" "$conf"
-    rm -f "$kept"
-    return "$rc"
-}
+    get "$@"
+)
 
 install() {
     local plain=() postgresql=() package

@@ -7,6 +7,7 @@
 
 #include "base/pipeline.h"
 #include "ops/unwrap.h"
+#include "store/guard.h"
 
 /* PostgreSQL takes 1 to 125 from a restore_command as "no such segment" and opens the database without it; 126 and more
  * stop it. PostgreSQL manual, Recovering Using a Continuous Archive Backup. */
@@ -118,6 +119,8 @@ main(int argc, char **argv)
     struct bk_err err = {0};
     int done = 0;
 
+    if (store_guard_called(argv))
+        return store_guard_main(argv);
     enum bk_code rc = unwrap_args(argc, argv, &args, &err);
     if (rc == BK_OK)
         rc = cmd_start(&u.cmd, "bk-unwrap", &args.common, unwrap_help, &done, &err);

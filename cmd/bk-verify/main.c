@@ -34,6 +34,13 @@ load(struct verify *v, const struct verify_args *a, struct bk_err *err)
     return cmd_p11(&v->cmd, &v->ring.p11, err);
 }
 
+/* FORMAT.md, Order of checks: an archive alone cannot show that it is the newest. */
+static int
+fresh(const struct verify *v, const struct verify_args *a)
+{
+    return ops_expect_fresh(&v->expect) || a->manifest != NULL;
+}
+
 static void
 tell(struct verify *v, const struct verify_args *a, const char *name, const struct ops_archive *archive)
 {
@@ -45,9 +52,9 @@ tell(struct verify *v, const struct verify_args *a, const char *name, const stru
     if (a->show)
         show_archive(name, archive, !v->show_only);
     if (!v->show_only && !a->common.quiet)
-        (void)printf("%s: ok (%s), %s, generation %llu\n", name, level_names[a->level],
+        (void)printf("%s: ok (%s), %s, generation %llu%s\n", name, level_names[a->level],
                      cmd_size(archive->manifest.plaintext_length, size),
-                     (unsigned long long)archive->record.generation);
+                     (unsigned long long)archive->record.generation, fresh(v, a) ? "" : ", freshness not checked");
 }
 
 static json_t *
@@ -57,7 +64,7 @@ json_fields(const struct verify *v, const struct verify_args *a, const struct op
     const char *level = v->show_only ? "none" : level_names[a->level];
 
     (void)json_object_set_new(fields, "level", json_string(level));
-    (void)json_object_set_new(fields, "freshnessChecked", json_boolean(ops_expect_fresh(&v->expect)));
+    (void)json_object_set_new(fields, "freshnessChecked", json_boolean(fresh(v, a)));
     return fields;
 }
 

@@ -53,6 +53,7 @@ catch_signals(struct cmd *c, struct bk_err *err)
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             (void)sigaction(numbers[i], &action, NULL);
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe and a dead remote token are errors with a message */
+    (void)signal(SIGCHLD, SIG_DFL); /* ignored, as some parents leave it, a producer's exit status would be lost */
     (void)signal(SIGXFSZ, SIG_IGN); /* and so is a file that may grow no further */
     return BK_OK;
 }

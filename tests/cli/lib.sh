@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Helpers for tests of the programs as an operator meets them: exit status, message, and what was not left behind.
+# Functions for tests of the programs as an operator meets them: exit status, message, and what was not left behind.
 # A test tests/cli/NAME_test.sh begins with
 #
 #     #!/usr/bin/env bash
@@ -103,6 +103,33 @@ no_file() {
 # same_file A B
 same_file() {
     if cmp -s "$1" "$2"; then pass "same: ${1#"$T"/} ${2#"$T"/}"; else fail "differ: ${1#"$T"/} ${2#"$T"/}"; fi
+}
+
+# from_pipe FILE CODE COMMAND ARG... : expect_exit with standard input from a real pipe, which another process fills.
+from_pipe() {
+    local file=$1 feeder
+    shift
+    rm -f "$T/feed"
+    mkfifo "$T/feed"
+    cat "$file" >"$T/feed" 2>/dev/null &
+    feeder=$!
+    STDIN=$T/feed expect_exit "$@"
+    wait "$feeder" || true # its reader may have left early
+}
+
+# json_is FILE EXPRESSION : FILE is one line with one JSON object, for which the Python expression, in which the object
+# is `o`, is true.
+json_is() {
+    local text="json: $2"
+    if [[ $(wc -l <"$1") -eq 1 ]] && /usr/bin/python3 -c '
+import json, sys
+o = json.load(open(sys.argv[1], encoding="utf-8"))
+sys.exit(0 if isinstance(o, dict) and eval(sys.argv[2], {"o": o}) else 1)' "$1" "$2" 2>/dev/null; then
+        pass "$text"
+    else
+        fail "$text"
+        head -c 2000 "$1" | sed 's/^/    json: /'
+    fi
 }
 
 # The command without the long temporary paths and URIs.

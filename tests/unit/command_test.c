@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "store/command.h"
+#include "store/guard.h"
 #include "tests/support/store_fixture.h"
 
 /* A script run by sh, with the test's folder as $1. */
@@ -383,7 +384,7 @@ test_producer_that_may_not_be_killed(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_producer, fx_make_folder, fx_remove_folder),
@@ -403,6 +404,9 @@ main(void)
         cmocka_unit_test_setup_teardown(test_producer_that_may_not_be_killed, fx_make_folder, fx_remove_folder),
     };
 
+    (void)argc;
+    if (store_guard_called(argv))
+        return store_guard_main(argv);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
     return cmocka_run_group_tests_name("command", tests, NULL, NULL);

@@ -44,7 +44,8 @@ full(void)
     m.retain_until = m.created_at + 86400;
     memset(m.policy_digest, 0xb3, 32);
     strcpy(m.sequence, "system=71 timeline=1 segment=000000010000000000000005");
-    strcpy(m.label, "orders, n\xc3\xa4" "chtlich");
+    strcpy(m.label, "orders, n\xc3\xa4"
+                    "chtlich");
     strcpy(m.producer, "pg_receivewal");
     return m;
 }
@@ -207,11 +208,15 @@ static void
 sequences_are_checked(void **state)
 {
     static const char *const good[] = {"a=1", "system=7 timeline=1 start=0/1 stop=0/2", "x==", "aa=1 a=2", "a=1 aa=2"};
-    static const char *const bad[] = {" a=1",    "a=1 ",     "a=1  b=2", "a", "a=",         "=1",           "A=1",
-                                      "a1=1",    "a=1 a=2",  "a=1\tb=2", " ", "a=\xc3\xa4", "a=1 b= c=3",   "a=1 b",
-                                      "a= b=1",  "a=1 b=2 a=3"};
-    static const char *const wal[] = {"", "system=1 timeline=2", "system=1 segment=2", "timeline=1 segment=2",
-                                      "xsystem=1 timeline=2 segment=3", "system=1 timeline=2 segments=3"};
+    static const char *const bad[] = {" a=1",       "a=1 ",  "a=1  b=2", "a",          "a=", "=1",
+                                      "A=1",        "a1=1",  "a=1 a=2",  "a=1\tb=2",   " ",  "a=\xc3\xa4",
+                                      "a=1 b= c=3", "a=1 b", "a= b=1",   "a=1 b=2 a=3"};
+    static const char *const wal[] = {"",
+                                      "system=1 timeline=2",
+                                      "system=1 segment=2",
+                                      "timeline=1 segment=2",
+                                      "xsystem=1 timeline=2 segment=3",
+                                      "system=1 timeline=2 segments=3"};
     struct bk_manifest m = plain();
 
     (void)state;
@@ -270,7 +275,10 @@ parsing_checks_the_same(void **state)
     parse_refused(&der, BK_E_FORMAT, "sequence");
     bk_buf_free(&der);
     der = encoded(&m);
-    memcpy(place_of(&der, "pg_receivewal", 13), "pg_receive\x7f" "al", 13);
+    memcpy(place_of(&der, "pg_receivewal", 13),
+           "pg_receive\x7f"
+           "al",
+           13);
     parse_refused(&der, BK_E_FORMAT, "producer");
     bk_buf_free(&der);
     der = encoded(&m);
@@ -383,9 +391,20 @@ static void
 text(void **state)
 {
     static const char *const good[] = {"a", "\xc2\xa0", "\xe2\x82\xac", "\xf0\x9f\x97\x9d", "\xf4\x8f\xbf\xbf", "~ "};
-    static const char *const bad[] = {"\n",           "\x7f",         "\xc2\x80",     "\xc2\x9f",         "\xc0\x80",
-                                      "\xe0\x80\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xf4\x90\x80\x80", "\x80",
-                                      "a\xc3",        "\xe2\x82",     "\xf8\x88\x80\x80\x80", "\xff"};
+    static const char *const bad[] = {"\n",
+                                      "\x7f",
+                                      "\xc2\x80",
+                                      "\xc2\x9f",
+                                      "\xc0\x80",
+                                      "\xe0\x80\xaf",
+                                      "\xed\xa0\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "\xf4\x90\x80\x80",
+                                      "\x80",
+                                      "a\xc3",
+                                      "\xe2\x82",
+                                      "\xf8\x88\x80\x80\x80",
+                                      "\xff"};
     char longest[BK_TEXT_MAX + 1];
 
     (void)state;
@@ -404,11 +423,16 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trips),         cmocka_unit_test(facts_are_checked),
-        cmocka_unit_test(words_are_checked),   cmocka_unit_test(sequences_are_checked),
-        cmocka_unit_test(newer_is_named),      cmocka_unit_test(parsing_checks_the_same),
-        cmocka_unit_test(numbers_are_bounded), cmocka_unit_test(no_mutation_crashes),
-        cmocka_unit_test(names),               cmocka_unit_test(text),
+        cmocka_unit_test(round_trips),
+        cmocka_unit_test(facts_are_checked),
+        cmocka_unit_test(words_are_checked),
+        cmocka_unit_test(sequences_are_checked),
+        cmocka_unit_test(newer_is_named),
+        cmocka_unit_test(parsing_checks_the_same),
+        cmocka_unit_test(numbers_are_bounded),
+        cmocka_unit_test(no_mutation_crashes),
+        cmocka_unit_test(names),
+        cmocka_unit_test(text),
     };
 
     return cmocka_run_group_tests_name("manifest", tests, NULL, NULL);

@@ -266,14 +266,15 @@ write_key(struct bk_buf *out, size_t which, enum bk_scheme scheme, const char *u
 static void
 round_trip(void **state)
 {
+    static const char above[] = "# bk-uri: third line\nbk-scheme: rsa-oaep-sha1\nbk-uri: pkcs11:token=a;object=b\n"
+                                "-----BEGIN PUBLIC KEY-----\n";
     struct bk_buf text = {0};
     struct bk_pem p = {0};
     struct bk_err err = {0};
 
     (void)state;
     write_key(&text, KEY_RSA, BK_SCHEME_RSA_OAEP_SHA1, "pkcs11:token=a;object=b", 0);
-    assert_non_null(memmem(text.data, text.len, "# bk-uri: third line\nbk-scheme: rsa-oaep-sha1\nbk-uri: pkcs11:token=a;object=b\n"
-                                                "-----BEGIN PUBLIC KEY-----\n", 107));
+    assert_non_null(memmem(text.data, text.len, above, sizeof above - 1));
     write_key(&text, KEY_P384, BK_SCHEME_NONE, NULL, 0);
     write_key(&text, KEY_P256, BK_SCHEME_ECDH_P256, NULL, 1);
     write_key(&text, KEY_RSA, BK_SCHEME_RSA_OAEP_SHA256, "pkcs11:token=c", 1);
@@ -371,7 +372,8 @@ blocks_are_checked(void **state)
     refused_around("-----BEGIN CERTIFICATE----\n", "", BK_E_USAGE, "does not begin a block");
     refused_around("-----BEGIN -----\n", "", BK_E_USAGE, "does not begin a block");
     refused_around("-----\n", "", BK_E_USAGE, "does not begin a block");
-    refused_around("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END CERTIFICATE-----\n", "", BK_E_USAGE, "cannot be decoded");
+    refused_around("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END CERTIFICATE-----\n", "", BK_E_USAGE,
+                   "cannot be decoded");
     refused_around("-----BEGIN PUBLIC KEY-----\nAAAA\n", "", BK_E_USAGE, "cannot be decoded");
     refused_around("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "", BK_E_USAGE,
                    "not a SubjectPublicKeyInfo");

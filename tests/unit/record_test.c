@@ -359,11 +359,21 @@ hints(void **state)
 {
     static const char *const good[] = {"pkcs11:", "pkcs11:token=a%20b;id=%01%02", "pkcs11:object=x?x-vendor=pin-value",
                                        "pkcs11:x-pin-value=1", "pkcs11:object=module-path"};
-    static const char *const bad[] = {"", "PKCS11:token=a", "file:a", "pkcs11", "pkcs11:token=a b",
-                                      "pkcs11:token=\xc3\xa4", "pkcs11:a=1\n", "pkcs11:token=a?pin-value=1",
-                                      "pkcs11:token=a?pin-source=file:a", "pkcs11:token=a?module-path=a.so",
-                                      "pkcs11:token=a?module-name=a", "pkcs11:token=a?a=1&PIN-value=1",
-                                      "pkcs11:pin-value=1", "pkcs11:a=1;Module-Path=b", "pkcs11:a?pin-value"};
+    static const char *const bad[] = {"",
+                                      "PKCS11:token=a",
+                                      "file:a",
+                                      "pkcs11",
+                                      "pkcs11:token=a b",
+                                      "pkcs11:token=\xc3\xa4",
+                                      "pkcs11:a=1\n",
+                                      "pkcs11:token=a?pin-value=1",
+                                      "pkcs11:token=a?pin-source=file:a",
+                                      "pkcs11:token=a?module-path=a.so",
+                                      "pkcs11:token=a?module-name=a",
+                                      "pkcs11:token=a?a=1&PIN-value=1",
+                                      "pkcs11:pin-value=1",
+                                      "pkcs11:a=1;Module-Path=b",
+                                      "pkcs11:a?pin-value"};
     struct bk_record r = {0};
     struct bk_key_id id = key_id(9);
     char longest[BK_TEXT_MAX + 2] = "pkcs11:token=";
@@ -483,8 +493,9 @@ another_generation(void **state)
 
     (void)state;
     memset(hash, 0xe2, sizeof hash);
-    assert_int_equal(bk_record_check(&c->record[2], c->digest[2], 4, hash, &c->envelope, &c->manifest,
-                                     c->manifest_digest, &err), BK_E_VERIFY);
+    assert_int_equal(
+        bk_record_check(&c->record[2], c->digest[2], 4, hash, &c->envelope, &c->manifest, c->manifest_digest, &err),
+        BK_E_VERIFY);
     assert_non_null(strstr(err.message, "of generation 3 in a slot of generation 4"));
     c->record[2].history_count = 1;
     check_refused(c, 2, "of generation 3 with a history of 1");
@@ -618,8 +629,8 @@ next_needs_a_recipient_to_name(void **state)
     bk_record_free(&one);
 }
 
-/* Years of rotations: every one encodes, parses and checks until the bound, and the bound is an error, not a record that
- * nobody reads. */
+/* Years of rotations: every one encodes, parses and checks until the bound, and the bound is an error, not a record
+ * that nobody reads. */
 static void
 long_histories(void **state)
 {

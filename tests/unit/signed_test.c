@@ -281,8 +281,8 @@ making_is_checked(void **state)
     make_refused(keys, 1, BK_E_PIN, "as the test asked");
     /* what stood in the buffer stays */
     assert_int_equal(bk_buf_append(&der, "abc", 3, NULL), BK_OK);
-    assert_int_equal(
-        bk_signed_make(content, CONTENT_LEN, BK_CONTENT_KEY_RECORD, keys, 1, bk_time_now(), &der, NULL), BK_OK);
+    assert_int_equal(bk_signed_make(content, CONTENT_LEN, BK_CONTENT_KEY_RECORD, keys, 1, bk_time_now(), &der, NULL),
+                     BK_OK);
     assert_memory_equal(der.data, "abc\x30", 4);
     bk_buf_free(&der);
 }
@@ -305,21 +305,21 @@ struct forgery {
     int unsorted;
     int wrong_type;
     int wrong_digest;
-    int generalized;     /* signing-time as GeneralizedTime before 2050 */
-    int ess_hash_named;  /* hashAlgorithm SHA-256 written out */
-    int ess_serial;      /* issuerSerial there */
-    int ess_two;         /* two ESSCertIDv2 */
-    int ess_other;       /* of another certificate */
+    int generalized;    /* signing-time as GeneralizedTime before 2050 */
+    int ess_hash_named; /* hashAlgorithm SHA-256 written out */
+    int ess_serial;     /* issuerSerial there */
+    int ess_two;        /* two ESSCertIDv2 */
+    int ess_other;      /* of another certificate */
     int sid_other;
     int no_content;
     int no_certificates;
     int extra_certificate;
-    int version;         /* of SignedData */
+    int version; /* of SignedData */
     int signer_version;
-    int outer_type;      /* id-data */
-    int crls;            /* [1] beside the certificates */
+    int outer_type; /* id-data */
+    int crls;       /* [1] beside the certificates */
     int unsigned_attrs;
-    int signer_twice;    /* the same signer again, with another time */
+    int signer_twice; /* the same signer again, with another time */
 };
 
 static void
@@ -544,7 +544,8 @@ forge(const struct forgery *f, const struct identity *signers, size_t count)
     forge_signers(f, signers, count, &sd);
     enclose(&sd, BK_TAG_SEQUENCE);
     enclose(&sd, 0xa0);
-    add(&out, f->outer_type ? "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01" : "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02",
+    add(&out,
+        f->outer_type ? "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01" : "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02",
         11);
     add(&out, sd.data, sd.len);
     enclose(&out, BK_TAG_SEQUENCE);
@@ -560,7 +561,8 @@ parse_refused(const struct bk_buf *der, enum bk_code code, const char *part)
     struct bk_err err = {0};
 
     assert_int_equal(bk_signed_parse(der->data, der->len, BK_CONTENT_MANIFEST, &s, &err), code);
-    assert_string_equal(err.layer != NULL ? err.layer : "", strstr(err.message, "certificate:") ? "certificate" : "signature");
+    assert_string_equal(err.layer != NULL ? err.layer : "",
+                        strstr(err.message, "certificate:") ? "certificate" : "signature");
     if (strstr(err.message, part) == NULL || strncmp(err.message, "signature: ", 11) != 0)
         fail_msg("\"%s\" does not say \"%s\"", err.message, part);
     assert_null(s.content.data);
@@ -601,8 +603,9 @@ forger_is_honest(void **state)
 static void
 attributes_are_closed(void **state)
 {
-    static const char smime[] = "\x30\x1a\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0f\x31\x0d\x30\x0b\x06\x09\x60\x86\x48"
-                                "\x01\x65\x03\x04\x01\x2a";
+    static const char smime[] =
+        "\x30\x1a\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0f\x31\x0d\x30\x0b\x06\x09\x60\x86\x48"
+        "\x01\x65\x03\x04\x01\x2a";
 
     (void)state;
     forgery_refused((struct forgery){.unsorted = 1}, BK_E_FORMAT, "not the DER encoding");
@@ -661,14 +664,14 @@ algorithms_are_closed(void **state)
                     "digest algorithm other");
     forgery_refused((struct forgery){.sha256_head = sha256_null, .sha256_head_len = sizeof sha256_null - 1},
                     BK_E_FORMAT, "digest algorithm other");
-    forgery_refused((struct forgery){.signature_algorithm = ecdsa_sha1,
-                                     .signature_algorithm_len = sizeof ecdsa_sha1 - 1}, BK_E_FORMAT,
-                    "signature algorithm");
-    forgery_refused((struct forgery){.signature_algorithm = ecdsa_sha384,
-                                     .signature_algorithm_len = sizeof ecdsa_sha384 - 1}, BK_E_FORMAT,
-                    "signature algorithm");
-    forgery_refused((struct forgery){.signature_algorithm = (const char *)pss.der,
-                                     .signature_algorithm_len = pss.len}, BK_E_FORMAT, "signature algorithm");
+    forgery_refused(
+        (struct forgery){.signature_algorithm = ecdsa_sha1, .signature_algorithm_len = sizeof ecdsa_sha1 - 1},
+        BK_E_FORMAT, "signature algorithm");
+    forgery_refused(
+        (struct forgery){.signature_algorithm = ecdsa_sha384, .signature_algorithm_len = sizeof ecdsa_sha384 - 1},
+        BK_E_FORMAT, "signature algorithm");
+    forgery_refused((struct forgery){.signature_algorithm = (const char *)pss.der, .signature_algorithm_len = pss.len},
+                    BK_E_FORMAT, "signature algorithm");
 }
 
 /* ---- keys and certificates outside the profile ---- */
@@ -830,18 +833,12 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trips),
-        cmocka_unit_test(times_of_both_kinds),
-        cmocka_unit_test(openssl_agrees),
-        cmocka_unit_test(making_is_checked),
-        cmocka_unit_test(forger_is_honest),
-        cmocka_unit_test(attributes_are_closed),
-        cmocka_unit_test(structure_is_closed),
-        cmocka_unit_test(algorithms_are_closed),
-        cmocka_unit_test(ed25519_is_refused),
-        cmocka_unit_test(same_key_under_two_certificates),
-        cmocka_unit_test(five_signers),
-        cmocka_unit_test(no_mutation_passes),
+        cmocka_unit_test(round_trips),         cmocka_unit_test(times_of_both_kinds),
+        cmocka_unit_test(openssl_agrees),      cmocka_unit_test(making_is_checked),
+        cmocka_unit_test(forger_is_honest),    cmocka_unit_test(attributes_are_closed),
+        cmocka_unit_test(structure_is_closed), cmocka_unit_test(algorithms_are_closed),
+        cmocka_unit_test(ed25519_is_refused),  cmocka_unit_test(same_key_under_two_certificates),
+        cmocka_unit_test(five_signers),        cmocka_unit_test(no_mutation_passes),
         cmocka_unit_test(no_flip_passes_rsa),
     };
 
