@@ -12,6 +12,7 @@
 
 #include "base/hash.h"
 #include "format/payload.h"
+#include "store/guard.h"
 #include "tests/support/ops_fixture.h"
 
 #define SEGMENT ((size_t)BK_SEGMENT_SIZE_MIN)
@@ -366,7 +367,7 @@ a_producer_that_fails_leaves_nothing(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 #define TEST(f) cmocka_unit_test_setup(f, world_clean)
     const struct CMUnitTest tests[] = {
@@ -387,5 +388,8 @@ main(void)
         TEST(a_producer_that_fails_leaves_nothing),
     };
 
+    (void)argc;
+    if (store_guard_called(argv))
+        return store_guard_main(argv); /* this program plays bk-unwrap, and so its guard */
     return cmocka_run_group_tests(tests, world_make, world_free);
 }
