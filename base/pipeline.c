@@ -27,6 +27,7 @@ struct run {
     const struct bk_pipeline *p;
     struct slot *slots;
     size_t slot_count;
+    size_t worker_count;
     pthread_mutex_t lock;
     pthread_cond_t freed;  /* a slot for the reader */
     pthread_cond_t filled; /* a job for the workers, or the reader is done */
@@ -208,7 +209,7 @@ start_workers(struct run *r, struct worker *workers, int *why)
 {
     size_t n = 0;
 
-    for (; n < r->p->workers; n++) {
+    for (; n < r->worker_count; n++) {
         workers[n] = (struct worker){.run = r, .index = n};
         *why = pthread_create(&workers[n].thread, NULL, worker_main, &workers[n]);
         if (*why != 0)
@@ -293,6 +294,27 @@ wipe_slots(struct run *r)
     free(r->slots);
 }
 
+/*
+ * Workers, and slots: one job in work and one waiting for each worker, one with the reader, one with the writer. With
+ * groups of 1 MiB their buffers are 4 MiB a worker and 4 MiB more.
+ */
+static void
+choose_sizes(struct run *r)
+{
+    const struct bk_pipeline *p = r->p;
+    size_t job = p->in_size + p->out_size;
+    size_t affordable = BK_PIPELINE_MEMORY / (job == 0 ? 1 : job);
+
+    r->worker_count = affordable < 4 ? 1 : (affordable - 2) / 2;
+    if (r->worker_count > p->workers)
+        r->worker_count = p->workers;
+    if (p->jobs > 0 && r->worker_count > p->jobs)
+        r->worker_count = (size_t)p->jobs;
+    r->slot_count = r->worker_count * 2 + 2;
+    if (p->jobs > 0 && r->slot_count > p->jobs)
+        r->slot_count = (size_t)p->jobs;
+}
+
 enum bk_code
 bk_pipeline_run(const struct bk_pipeline *p, struct bk_err *err)
 {
@@ -302,15 +324,13 @@ bk_pipeline_run(const struct bk_pipeline *p, struct bk_err *err)
 
     if (p->workers == 0 || p->workers > SIZE_MAX / 4)
         return bk_fail(err, BK_E_INTERNAL, "pipeline: %zu workers", p->workers);
-    /* one job in work and one waiting for each worker, one with the reader, one with the writer; memory is this many
-     * times in_size + out_size: with groups of 1 MiB, 4 MiB a worker and 4 MiB more */
-    r.slot_count = p->workers * 2 + 2;
+    choose_sizes(&r);
     (void)pthread_mutex_init(&r.lock, NULL);
     (void)pthread_cond_init(&r.freed, NULL);
     (void)pthread_cond_init(&r.filled, NULL);
     (void)pthread_cond_init(&r.worked, NULL);
     r.slots = calloc(r.slot_count, sizeof *r.slots);
-    workers = calloc(p->workers, sizeof *workers);
+    workers = calloc(r.worker_count, sizeof *workers);
     if (r.slots == NULL || workers == NULL) {
         rc = bk_fail_nomem(err);
         goto done;

@@ -10,6 +10,10 @@
 
 #include "base/err.h"
 
+/* What the buffers of all jobs may take together. An archive chooses its segments, a reader its memory: with segments
+ * of 1 MiB, whose jobs have 64 MiB, there are no more than 6 workers. */
+#define BK_PIPELINE_MEMORY ((size_t)1 << 30)
+
 /* One group on its way. in and out are page-aligned, of the sizes that the pipeline was made with. */
 struct bk_job {
     uint64_t number; /* 0, 1, 2 ... in the order of reading and of writing */
@@ -26,6 +30,7 @@ struct bk_pipeline {
     size_t workers;  /* at least 1 */
     size_t in_size;  /* room of a job's input and output; out_size 0: no output buffer */
     size_t out_size;
+    uint64_t jobs; /* how many there will be, if that is known: no more threads and buffers are made; else 0 */
     /* Fills job->in, in_len and last. Called by one thread. */
     enum bk_code (*read)(void *ctx, struct bk_job *job, struct bk_err *err);
     /* worker is 0 to workers - 1, so that each may keep its own cipher contexts. Called by many threads. */
@@ -41,7 +46,8 @@ struct bk_pipeline {
  * Runs until the job marked last has been written, or a stage fails: then no further job is written, all threads are
  * joined, buffers are wiped (they held plaintext), and the failure that came first in the order of jobs is returned:
  * jobs that were read before a failed one are still worked on (never written) to know that. The threads that it starts
- * take no signals. Fewer workers than asked for are used when the system refuses more threads, but at least one.
+ * take no signals. Fewer workers than asked for are used when the system refuses more threads, when there are fewer
+ * jobs, or when their buffers would take more than BK_PIPELINE_MEMORY, but at least one.
  */
 BK_MUST_USE enum bk_code bk_pipeline_run(const struct bk_pipeline *p, struct bk_err *err);
 

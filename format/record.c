@@ -353,7 +353,7 @@ done:
 static enum bk_code
 get_key_ids(asn1_node node, const char *path, struct bk_key_id *ids, size_t count, struct bk_err *err)
 {
-    char item[PATH_MAX_LEN];
+    char item[PATH_MAX_LEN + 24]; /* path, and the number of one that it holds */
     enum bk_code rc = BK_OK;
 
     for (size_t i = 0; i < count && rc == BK_OK; i++) {

@@ -68,7 +68,7 @@ bk_slot_write(const struct bk_slot *s, uint8_t *out, size_t slot_size, struct bk
     if (!fits(s->envelope_len, s->record_len, slot_size) || slot_size > BK_SLOT_SIZE_MAX) {
         rc = bk_fail(err, BK_E_NO_ROOM, "slot: envelope and record of %zu bytes do not fit into slots of %zu bytes",
                      bk_slot_length(s), slot_size);
-        bk_err_hint(err, "rekey into a sidecar with --sidecar, or make the archive anew with --reencrypt");
+        bk_err_hint(err, "rekey into a sidecar with --sidecar, or restore the archive and wrap it anew");
         bk_err_layer(err, "slot");
         return rc;
     }
@@ -87,7 +87,7 @@ bk_slot_write_sidecar(const struct bk_slot *s, struct bk_buf *out, struct bk_err
         return rc;
     if (!fits(s->envelope_len, s->record_len, BK_SLOT_SIZE_MAX)) {
         rc = bk_fail(err, BK_E_NO_ROOM, "sidecar: envelope and record are over %d bytes", BK_SLOT_SIZE_MAX);
-        bk_err_hint(err, "make the archive anew with --reencrypt");
+        bk_err_hint(err, "restore the archive and wrap it anew: a new one begins with an empty history");
         bk_err_layer(err, "sidecar");
         return rc;
     }
@@ -186,6 +186,7 @@ bk_slots_parse(const uint8_t *a, const uint8_t *b, size_t slot_size, struct bk_s
         if (bk_slot_parse(from[i], slot_size, &s.slot[i], &s.damage[i]) != BK_OK)
             s.state[i] = BK_SLOT_DAMAGED;
     if (s.state[0] == BK_SLOT_DAMAGED && s.state[1] == BK_SLOT_DAMAGED) {
+        *out = s; /* a sidecar may still hold the envelope, and then both are named */
         enum bk_code rc =
             bk_fail(err, BK_E_FORMAT, "neither slot is whole: A: %s; B: %s", s.damage[0].message, s.damage[1].message);
         bk_err_layer(err, "slot");

@@ -50,8 +50,8 @@ struct bk_slots {
 };
 
 /*
- * Parses both. BK_E_FORMAT when neither is valid (readers read again once: a rekey may be passing), or when two valid
- * slots of one generation differ.
+ * Parses both. BK_E_FORMAT when neither is valid (readers read again once: a rekey may be passing; *out then says why),
+ * or when two valid slots of one generation differ (*out is then untouched).
  */
 BK_MUST_USE enum bk_code bk_slots_parse(const uint8_t *a, const uint8_t *b, size_t slot_size, struct bk_slots *out,
                                         struct bk_err *err);

@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "format/payload.h"
 #include "format/tree.h"
+#include "ops/sidecar.h"
 
 /* Tail and manifest come with one read of this length, so that what a rekey reads does not depend on the archive. */
 #define TAIL_READ (64 * 1024)
@@ -21,6 +22,7 @@ ops_archive_free(struct ops_archive *a)
     bk_signed_free(&a->manifest_signed);
     bk_signed_free(&a->record_signed);
     bk_buf_free(&a->manifest_der);
+    bk_buf_free(&a->sidecar);
     bk_envelope_free(&a->envelope);
     bk_record_free(&a->record);
     *a = (struct ops_archive){0};
@@ -93,11 +95,6 @@ read_slots(struct ops_archive *a, struct bk_err *err)
     uint8_t *head;
     enum bk_code rc;
 
-    if ((a->preamble.flags & BK_FLAG_DETACHED) != 0) {
-        rc = bk_fail(err, BK_E_NO_KEY, "its key envelope is detached, kept in a sidecar beside it");
-        bk_err_hint(err, "this version of bk reads archives that carry their envelope inside");
-        return rc;
-    }
     if ((head = realloc(a->head, BK_PREAMBLE_LEN + slots_len)) == NULL)
         return bk_fail_nomem(err);
     a->head = head;
@@ -114,6 +111,100 @@ read_slots(struct ops_archive *a, struct bk_err *err)
     return parse_slots(a, err);
 }
 
+static enum bk_code
+read_sidecar(struct ops_archive *a, struct bk_err *err)
+{
+    int present = a->sidecar_given && a->sidecar.len > 0;
+    enum bk_code rc;
+
+    if (!a->sidecar_given && store_source_seekable(a->src)) {
+        rc = ops_sidecar_read(store_source_name(a->src), &a->sidecar, &present, err);
+        if (rc != BK_OK)
+            return rc;
+    }
+    if (!present)
+        return BK_OK;
+    rc = bk_slot_parse_sidecar(a->sidecar.data, a->sidecar.len, &a->sidecar_slot, &a->sidecar_damage);
+    a->sidecar_state = rc == BK_OK ? OPS_SIDECAR_VALID : OPS_SIDECAR_DAMAGED;
+    return BK_OK;
+}
+
+static int
+is_detached(const struct ops_archive *a)
+{
+    return (a->preamble.flags & BK_FLAG_DETACHED) != 0;
+}
+
+static enum bk_code
+take_sidecar(struct ops_archive *a, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    if (a->sidecar_state == OPS_SIDECAR_VALID) {
+        a->taken = OPS_TAKEN_SIDECAR;
+        a->slot = a->sidecar_slot;
+        return BK_OK;
+    }
+    if (a->sidecar_state == OPS_SIDECAR_DAMAGED)
+        return bk_fail(err, BK_E_FORMAT, "sidecar: %s", a->sidecar_damage.message);
+    rc = bk_fail(err, BK_E_INCOMPLETE, "its key envelope is detached, and the sidecar with it is not there");
+    bk_err_hint(err, "put it beside the archive, as %s%s", store_source_name(a->src), OPS_SIDECAR_SUFFIX);
+    return rc;
+}
+
+static int
+same_slot(const struct bk_slot *a, const struct bk_slot *b)
+{
+    return a->envelope_len == b->envelope_len && a->record_len == b->record_len &&
+           memcmp(a->envelope, b->envelope, a->envelope_len) == 0 && memcmp(a->record, b->record, a->record_len) == 0;
+}
+
+/* FORMAT.md, Slots: the valid one of the highest generation, wherever it is; two of one generation must be the same. */
+static enum bk_code
+take_highest(struct ops_archive *a, struct bk_err *err)
+{
+    a->taken = a->slots.taken == 0 ? OPS_TAKEN_A : OPS_TAKEN_B;
+    a->slot = a->slots.slot[a->slots.taken];
+    if (a->sidecar_state != OPS_SIDECAR_VALID || a->sidecar_slot.generation < a->slot.generation)
+        return BK_OK;
+    if (a->sidecar_slot.generation > a->slot.generation)
+        return take_sidecar(a, err);
+    if (same_slot(&a->slot, &a->sidecar_slot))
+        return BK_OK;
+    return bk_fail(err, BK_E_FORMAT, "%s and the sidecar are both whole, of generation %llu, and differ",
+                   ops_taken_name(a->taken), (unsigned long long)a->slot.generation);
+}
+
+static enum bk_code
+read_envelopes(struct ops_archive *a, struct bk_err *err)
+{
+    enum bk_code rc, slots_rc = BK_OK;
+    int none_whole;
+
+    if (!is_detached(a))
+        slots_rc = read_slots(a, err);
+    none_whole = a->slots.state[0] == BK_SLOT_DAMAGED && a->slots.state[1] == BK_SLOT_DAMAGED;
+    if (slots_rc != BK_OK && !none_whole)
+        return slots_rc;
+    if (slots_rc == BK_OK || a->sidecar_given || store_source_seekable(a->src)) {
+        struct bk_err slots_err = slots_rc == BK_OK ? (struct bk_err){0} : *err;
+
+        if ((rc = read_sidecar(a, err)) != BK_OK)
+            return rc;
+        if (slots_rc != BK_OK && a->sidecar_state != OPS_SIDECAR_VALID) {
+            *err = slots_err;
+            return slots_rc;
+        }
+    }
+    return is_detached(a) || none_whole ? take_sidecar(a, err) : take_highest(a, err);
+}
+
+const char *
+ops_taken_name(enum ops_taken taken)
+{
+    return taken == OPS_TAKEN_A ? "slot A" : taken == OPS_TAKEN_B ? "slot B" : "sidecar";
+}
+
 enum bk_code
 ops_archive_read_head(struct ops_archive *a, struct store_source *src, const struct bk_log *log, struct bk_err *err)
 {
@@ -123,7 +214,7 @@ ops_archive_read_head(struct ops_archive *a, struct store_source *src, const str
     a->log = log;
     if ((rc = read_preamble(a, err)) != BK_OK)
         return at_layer(rc, err, "preamble");
-    return at_layer(read_slots(a, err), err, "slots");
+    return at_layer(read_envelopes(a, err), err, "slots");
 }
 
 static enum bk_code
@@ -305,7 +396,7 @@ parse_record(struct ops_archive *a, const struct bk_slot *slot, struct bk_err *e
 enum bk_code
 ops_archive_read_keys(struct ops_archive *a, struct bk_err *err)
 {
-    const struct bk_slot *slot = &a->slots.slot[a->slots.taken];
+    const struct bk_slot *slot = &a->slot;
     const char *layer = "envelope";
     enum bk_code rc;
 
@@ -318,14 +409,14 @@ ops_archive_read_keys(struct ops_archive *a, struct bk_err *err)
         rc = parse_record(a, slot, err);
     }
     if (rc != BK_OK)
-        bk_err_prefix(err, "slot %c", 'A' + a->slots.taken);
+        bk_err_prefix(err, "%s", ops_taken_name(a->taken));
     return at_layer(rc, err, layer);
 }
 
 enum bk_code
 ops_archive_check_keys(const struct ops_archive *a, const struct ops_trust *trust, struct bk_err *err)
 {
-    const struct bk_slot *slot = &a->slots.slot[a->slots.taken];
+    const struct bk_slot *slot = &a->slot;
     uint8_t envelope_hash[32];
     enum bk_code rc;
 
@@ -360,6 +451,8 @@ ops_archive_read_index(struct ops_archive *a, struct bk_err *err)
     size_t len = (size_t)a->layout.groups * 32;
     enum bk_code rc;
 
+    if (a->layout.groups > SIZE_MAX / 32)
+        return at_layer(bk_fail_nomem(err), err, "index");
     free(a->index);
     if ((a->index = malloc(len)) == NULL)
         return bk_fail_nomem(err);
@@ -368,19 +461,65 @@ ops_archive_read_index(struct ops_archive *a, struct bk_err *err)
     return at_layer(check_index(a, err), err, "index");
 }
 
+/* What an older envelope in the file still opens is worth a word: it stands in what anybody can copy. */
 static void
-warn_of_slots(const struct ops_archive *a)
+warn_of_stale_slots(const struct ops_archive *a)
 {
+    const char *name = store_source_name(a->src);
+
+    if (a->slots.differ)
+        bk_warn(a->log, "%s: its slots differ: a rekey was interrupted; run it again to finish it", name);
+    if (is_detached(a) || a->sidecar_state != OPS_SIDECAR_VALID)
+        return;
+    if (a->taken == OPS_TAKEN_SIDECAR && a->slots.slot[a->slots.taken].generation > 0)
+        bk_warn(a->log, "%s: the envelope inside is of generation %llu, older than the sidecar's: the keys that it was "
+                        "for still open the archive", name,
+                (unsigned long long)a->slots.slot[a->slots.taken].generation);
+    if (a->taken != OPS_TAKEN_SIDECAR && a->sidecar_slot.generation < a->slot.generation)
+        bk_warn(a->log, "%s: its sidecar is of generation %llu, older than the envelope inside: the keys that it was for "
+                        "still open the archive", name, (unsigned long long)a->sidecar_slot.generation);
+}
+
+static void
+warn_of_damage(const struct ops_archive *a)
+{
+    const char *name = store_source_name(a->src);
+
     for (int i = 0; i < 2; i++)
         if (a->slots.state[i] != BK_SLOT_VALID)
-            bk_warn(a->log, "%s: slot %c is damaged (%s); opened by the other one, and bk-rekey mends it",
-                    store_source_name(a->src), 'A' + i, a->slots.damage[i].message);
-    if (a->slots.differ)
-        bk_warn(a->log, "%s: its slots differ: a rekey was interrupted; run it again to finish it",
-                store_source_name(a->src));
-    for (size_t i = 0; i < a->manifest_signed.signer_count; i++)
-        if (!a->manifest_signed.signers[i].cert_valid_then)
-            bk_warn(a->log, "%s: the signer's certificate was not valid when it signed", store_source_name(a->src));
+            bk_warn(a->log, "%s: slot %c is damaged (%s); opened by the %s, and bk-rekey mends it", name, 'A' + i,
+                    a->slots.damage[i].message, ops_taken_name(a->taken));
+    if (a->sidecar_state == OPS_SIDECAR_DAMAGED)
+        bk_warn(a->log, "%s: its sidecar is damaged (%s); opened by %s, and bk-rekey mends it", name,
+                a->sidecar_damage.message, ops_taken_name(a->taken));
+}
+
+static void
+warn_of_certificates(const struct ops_archive *a, const struct bk_signed *s, const char *what)
+{
+    for (size_t i = 0; i < s->signer_count; i++)
+        if (!s->signers[i].cert_valid_then)
+            bk_warn(a->log, "%s: the certificate of who signed its %s was not valid then", store_source_name(a->src),
+                    what);
+}
+
+void
+ops_archive_warn(const struct ops_archive *a)
+{
+    warn_of_damage(a);
+    warn_of_stale_slots(a);
+    warn_of_certificates(a, &a->manifest_signed, "manifest");
+    warn_of_certificates(a, &a->record_signed, "key record");
+}
+
+static enum bk_code
+require_file(struct store_source *src, struct bk_err *err)
+{
+    if (store_source_seekable(src))
+        return BK_OK;
+    return at_layer(bk_fail(err, BK_E_USAGE, "%s: a stream, and this needs a file that can be read from any place",
+                            store_source_name(src)),
+                    err, "file");
 }
 
 enum bk_code
@@ -389,6 +528,8 @@ ops_archive_open(struct ops_archive *a, struct store_source *src, const struct o
 {
     enum bk_code rc;
 
+    if ((rc = require_file(src, err)) != BK_OK)
+        return rc;
     if ((rc = ops_archive_read_head(a, src, log, err)) != BK_OK)
         return rc;
     if ((rc = ops_archive_read_tail(a, err)) != BK_OK)
@@ -401,7 +542,7 @@ ops_archive_open(struct ops_archive *a, struct store_source *src, const struct o
         return rc;
     if ((rc = ops_archive_check_keys(a, trust, err)) != BK_OK)
         return rc;
-    warn_of_slots(a);
+    ops_archive_warn(a);
     return BK_OK;
 }
 

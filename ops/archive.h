@@ -21,15 +21,29 @@
 #include "ops/trust.h"
 #include "store/source.h"
 
+enum ops_sidecar_state { OPS_SIDECAR_ABSENT, OPS_SIDECAR_VALID, OPS_SIDECAR_DAMAGED };
+
+/* Where the envelope was found that counts. */
+enum ops_taken { OPS_TAKEN_A, OPS_TAKEN_B, OPS_TAKEN_SIDECAR };
+/* "slot A", "slot B", "sidecar". */
+const char *ops_taken_name(enum ops_taken taken);
+
 /* Zero-initialise; release with ops_archive_free. The source is borrowed. */
 struct ops_archive {
     struct store_source *src;
     const struct bk_log *log;
+    int sidecar_given; /* set by the caller: the sidecar is what the caller put there, not what lies beside the file */
 
     uint8_t *head; /* preamble and both slots, as stored */
     size_t head_len;
     struct bk_preamble preamble;
-    struct bk_slots slots;
+    struct bk_slots slots; /* of an archive whose envelope is not detached */
+    enum ops_sidecar_state sidecar_state;
+    struct bk_buf sidecar; /* as stored */
+    struct bk_slot sidecar_slot;
+    struct bk_err sidecar_damage;
+    enum ops_taken taken;
+    struct bk_slot slot;   /* the one that was taken: the valid one of the highest generation */
 
     struct bk_tail tail;
     struct bk_layout layout;
@@ -48,8 +62,8 @@ struct ops_archive {
 
 void ops_archive_free(struct ops_archive *a);
 
-/* Preamble and slots, from a file's start or the beginning of a stream. A damaged slot is no error here as long as the
- * other one is whole: see a->slots. */
+/* Preamble, slots and sidecar, from a file's start or the beginning of a stream (which has no sidecar). A damaged slot
+ * is no error here as long as another one is whole: see a->slots and a->sidecar_state. */
 BK_MUST_USE enum bk_code ops_archive_read_head(struct ops_archive *a, struct store_source *src,
                                                const struct bk_log *log, struct bk_err *err);
 
@@ -79,7 +93,11 @@ BK_MUST_USE enum bk_code ops_archive_check_keys(const struct ops_archive *a, con
 /* The index of a file, against the manifest's payload digest. */
 BK_MUST_USE enum bk_code ops_archive_read_index(struct ops_archive *a, struct bk_err *err);
 
-/* All of the above but the index, in order, for a file. */
+/* What a reader should hear of an archive that is in order: damaged or stale envelopes, and certificates that were not
+ * valid at signing-time. */
+void ops_archive_warn(const struct ops_archive *a);
+
+/* All of the above but the index, in order, for a file; a stream is BK_E_USAGE. */
 BK_MUST_USE enum bk_code ops_archive_open(struct ops_archive *a, struct store_source *src,
                                           const struct ops_trust *trust, const struct bk_log *log,
                                           struct bk_err *err);

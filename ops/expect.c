@@ -8,15 +8,20 @@
 static enum bk_code
 expect_archive(struct ops_expect *e, const char *value, struct bk_err *err)
 {
-    char hex[33];
+    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    char hex[2 * BK_UUID_LEN + 1];
     size_t n = 0;
+    int formed = strlen(value) == sizeof form - 1;
 
-    for (const char *c = value; *c != '\0' && n < 32; c++)
-        if (*c != '-')
-            hex[n++] = *c;
+    for (size_t i = 0; formed && i < sizeof form - 1; i++) {
+        if (form[i] == '-')
+            formed = value[i] == '-';
+        else
+            hex[n++] = value[i];
+    }
     hex[n] = '\0';
     e->has_archive_id = 1;
-    if (strlen(value) != 36 || !bk_unhex(hex, e->archive_id, BK_UUID_LEN))
+    if (!formed || !bk_unhex(hex, e->archive_id, BK_UUID_LEN))
         return bk_fail(err, BK_E_USAGE, "--expect archive: \"%s\" is not a UUID", value);
     return BK_OK;
 }

@@ -109,7 +109,8 @@ fail_no_key(const struct search *s, struct bk_err *err)
     } else {
         rc = bk_fail(err, BK_E_NO_KEY, "no key within reach opens this archive");
     }
-    bk_err_hint(err, "it opens with any of: %s; connect that token, or name it with -k 'pkcs11:token=...'", list);
+    bk_err_hint(err, "it opens with any of: %s; connect that token, or name it with %s 'pkcs11:token=...'", list,
+                s->ring->option == NULL ? "-k" : s->ring->option);
     return rc;
 }
 

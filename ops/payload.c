@@ -68,6 +68,7 @@ run_pipeline(struct run *r, struct bk_pipeline *pipe, struct bk_err *err)
 
     pipe->ctx = r;
     pipe->workers = r->p->workers;
+    pipe->jobs = r->end_group - r->first_group; /* of a stream both are 0: not known */
     pipe->in_size = (size_t)group_stored(r);
     pipe->out_size = r->p->keys == NULL ? 0 : (size_t)group_plain(r);
     if ((r->ciphers = calloc(pipe->workers, sizeof *r->ciphers)) == NULL)

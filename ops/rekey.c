@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "ops/rekey_prove.h"
+#include "ops/sidecar.h"
 #include "store/edit.h"
 
 #define LOCK_WAIT_SECONDS 30
@@ -28,20 +29,56 @@ struct rekeying {
     enum bk_blindness blindness;
     int changed;
     int old_stays;
-    uint8_t *slot;             /* what both slots will hold */
+    int beside;                /* only the sidecar is written */
+    uint64_t peeked;           /* bytes read before the lock was held */
+    uint64_t sidecar_written;
+    uint8_t *slot;             /* what both slots will hold; NULL when only the sidecar is written */
+    struct bk_buf sidecar;     /* what the sidecar will hold; empty when there is none */
 };
+
+/* A detached archive is never written itself, so it need not be writable. What is no archive is found out later. */
+static enum bk_code
+is_detached(struct rekeying *r, const char *path, struct bk_err *err)
+{
+    struct bk_preamble preamble;
+    struct bk_err ignored = {0};
+    uint8_t bytes[BK_PREAMBLE_LEN];
+    size_t got = 0;
+    enum bk_code rc;
+
+    if ((rc = store_source_open(path, r->req->cancel, &r->src, err)) != BK_OK)
+        return rc;
+    rc = store_source_read(r->src, bytes, sizeof bytes, &got, err);
+    r->peeked = got;
+    if (rc == BK_OK && bk_preamble_parse(bytes, got, &preamble, &ignored) == BK_OK)
+        r->beside = (preamble.flags & BK_FLAG_DETACHED) != 0;
+    return rc;
+}
+
+static enum bk_code
+open_source(struct rekeying *r, const char *path, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    if ((rc = is_detached(r, path, err)) != BK_OK)
+        return rc;
+    r->beside |= r->req->sidecar;
+    if (r->req->dry_run)
+        return BK_OK;
+    store_source_close(r->src);
+    r->src = NULL;
+    rc = store_edit_open(path, r->beside ? STORE_EDIT_BESIDE : STORE_EDIT_IN_PLACE, LOCK_WAIT_SECONDS, r->req->cancel,
+                         &r->edit, err);
+    if (rc == BK_OK)
+        r->src = store_edit_source(r->edit);
+    return rc;
+}
 
 static enum bk_code
 open_archive(struct rekeying *r, const char *path, struct bk_err *err)
 {
-    enum bk_code rc;
+    enum bk_code rc = open_source(r, path, err);
 
-    if (r->req->dry_run) {
-        rc = store_source_open(path, r->req->cancel, &r->src, err);
-    } else {
-        rc = store_edit_open(path, LOCK_WAIT_SECONDS, r->req->cancel, &r->edit, err);
-        r->src = rc == BK_OK ? store_edit_source(r->edit) : NULL;
-    }
     if (rc != BK_OK) {
         bk_err_layer(err, "file");
         return rc;
@@ -273,7 +310,7 @@ keep_proven_recipients(struct rekeying *r)
 static enum bk_code
 plan(struct rekeying *r, struct bk_err *err)
 {
-    const struct bk_slot *slot = &r->archive.slots.slot[r->archive.slots.taken];
+    const struct bk_slot *slot = &r->archive.slot;
     const struct ops_recipient *to = successor(r);
     enum bk_code rc;
 
@@ -341,10 +378,13 @@ check_next(const struct rekeying *r, struct bk_err *err)
 {
     const struct ops_archive *a = &r->archive;
     struct ops_archive next = {.src = a->src, .preamble = a->preamble, .manifest = a->manifest};
-    enum bk_code rc;
+    enum bk_code rc = BK_OK;
 
     memcpy(next.manifest_digest, a->manifest_digest, 32);
-    rc = bk_slot_parse(r->slot, a->preamble.slot_size, &next.slots.slot[0], err);
+    if (r->slot != NULL)
+        rc = bk_slot_parse(r->slot, a->preamble.slot_size, &next.slot, err);
+    if (rc == BK_OK && r->sidecar.len > 0)
+        rc = bk_slot_parse_sidecar(r->sidecar.data, r->sidecar.len, &next.slot, err);
     if (rc == BK_OK)
         rc = ops_archive_read_keys(&next, err);
     if (rc == BK_OK)
@@ -353,6 +393,23 @@ check_next(const struct rekeying *r, struct bk_err *err)
         bk_err_prefix(err, "nothing was changed: readers would refuse the new envelope");
     ops_archive_free(&next);
     return rc;
+}
+
+/* The bytes that the places will hold which this rekey writes: both slots, and a sidecar that is there or wanted. */
+static enum bk_code
+lay_out(struct rekeying *r, const struct bk_slot *slot, struct bk_err *err)
+{
+    const struct ops_archive *a = &r->archive;
+    enum bk_code rc;
+
+    if (r->beside || a->sidecar_state != OPS_SIDECAR_ABSENT)
+        if ((rc = bk_slot_write_sidecar(slot, &r->sidecar, err)) != BK_OK)
+            return rc;
+    if (r->beside)
+        return BK_OK;
+    if ((r->slot = malloc(a->preamble.slot_size)) == NULL)
+        return bk_fail_nomem(err);
+    return bk_slot_write(slot, r->slot, a->preamble.slot_size, err);
 }
 
 static enum bk_code
@@ -374,11 +431,7 @@ make_slot(struct rekeying *r, struct bk_err *err)
     slot.envelope_len = envelope.len;
     slot.record = signed_record.data;
     slot.record_len = signed_record.len;
-    if ((r->slot = malloc(r->archive.preamble.slot_size)) == NULL) {
-        rc = bk_fail_nomem(err);
-        goto done;
-    }
-    if ((rc = bk_slot_write(&slot, r->slot, r->archive.preamble.slot_size, err)) == BK_OK)
+    if ((rc = lay_out(r, &slot, err)) == BK_OK)
         rc = check_next(r, err);
 done:
     bk_buf_free(&envelope);
@@ -387,20 +440,15 @@ done:
     return rc;
 }
 
-static uint64_t
-slot_offset(const struct rekeying *r, int which)
-{
-    return BK_PREAMBLE_LEN + (uint64_t)which * r->archive.preamble.slot_size;
-}
-
 static enum bk_code
-write_slot(struct rekeying *r, int which, const uint8_t *bytes, struct bk_err *err)
+write_slot(struct rekeying *r, int which, struct bk_err *err)
 {
     size_t len = r->archive.preamble.slot_size;
-    enum bk_code rc = store_edit_write_at(r->edit, slot_offset(r, which), bytes, len, err);
+    uint64_t offset = BK_PREAMBLE_LEN + (uint64_t)which * len;
+    enum bk_code rc = store_edit_write_at(r->edit, offset, r->slot, len, err);
 
     if (rc != BK_OK)
-        bk_err_prefix(err, "writing slot %c (the other one is whole; run bk-rekey again)", 'A' + which);
+        bk_err_prefix(err, "writing slot %c (another envelope is whole; run bk-rekey again)", 'A' + which);
     return rc;
 }
 
@@ -422,38 +470,62 @@ read_back(struct rekeying *r, struct bk_err *err)
 
 /* FORMAT.md, Slots: first the slot that was not taken, so that at every instant one whole envelope is in the file. */
 static enum bk_code
-write_both(struct rekeying *r, struct bk_err *err)
+write_both_slots(struct rekeying *r, struct bk_err *err)
 {
     int taken = r->archive.slots.taken;
     enum bk_code rc;
 
-    if ((rc = write_slot(r, 1 - taken, r->slot, err)) != BK_OK)
+    if ((rc = write_slot(r, 1 - taken, err)) != BK_OK)
         return rc;
-    if ((rc = write_slot(r, taken, r->slot, err)) != BK_OK)
+    if ((rc = write_slot(r, taken, err)) != BK_OK)
         return rc;
     return read_back(r, err);
 }
 
-static int
-slots_agree(const struct rekeying *r)
+static enum bk_code
+write_all(struct rekeying *r, struct bk_err *err)
 {
-    const struct bk_slots *s = &r->archive.slots;
+    enum bk_code rc = BK_OK;
 
-    return !s->differ && s->state[0] == BK_SLOT_VALID && s->state[1] == BK_SLOT_VALID;
+    if (r->slot != NULL)
+        rc = write_both_slots(r, err);
+    if (rc != BK_OK || r->sidecar.len == 0)
+        return rc;
+    rc = ops_sidecar_replace(store_source_name(r->src), &r->sidecar, r->req->cancel, err);
+    if (rc == BK_OK)
+        r->sidecar_written = r->sidecar.len;
+    else
+        bk_err_prefix(err, "replacing the sidecar (another envelope is whole; run bk-rekey again)");
+    return rc;
 }
 
-/* Nothing to change, but an interrupted rekey or damage is mended by copying the slot that was taken. */
+/* Whether every place that this rekey writes holds the envelope that counts. */
+static int
+places_agree(const struct rekeying *r)
+{
+    const struct ops_archive *a = &r->archive;
+    const struct bk_slots *s = &a->slots;
+    int sidecar_stale = a->sidecar_state == OPS_SIDECAR_DAMAGED ||
+                        (a->sidecar_state == OPS_SIDECAR_VALID && a->sidecar_slot.generation != a->slot.generation);
+
+    if (r->beside)
+        return a->sidecar_state == OPS_SIDECAR_ABSENT || !sidecar_stale;
+    return !sidecar_stale && !s->differ && s->state[0] == BK_SLOT_VALID && s->state[1] == BK_SLOT_VALID &&
+           s->slot[s->taken].generation == a->slot.generation;
+}
+
+/* Nothing to change, but an interrupted rekey or damage is mended by copying the envelope that counts. */
 static enum bk_code
 mend(struct rekeying *r, struct ops_rekey_result *out, struct bk_err *err)
 {
-    int taken = r->archive.slots.taken;
+    enum bk_code rc;
 
-    if (slots_agree(r))
+    if (places_agree(r))
         return BK_OK;
+    if ((rc = lay_out(r, &r->archive.slot, err)) != BK_OK)
+        return rc;
     out->mended = 1;
-    if (r->req->dry_run)
-        return BK_OK;
-    return write_slot(r, 1 - taken, r->archive.head + slot_offset(r, taken), err);
+    return r->req->dry_run ? BK_OK : write_all(r, err);
 }
 
 static enum bk_code
@@ -465,8 +537,8 @@ apply(struct rekeying *r, struct ops_rekey_result *out, struct bk_err *err)
         return mend(r, out, err);
     if ((rc = make_slot(r, err)) != BK_OK)
         return rc;
-    out->mended = !slots_agree(r);
-    if (!r->req->dry_run && (rc = write_both(r, err)) != BK_OK)
+    out->mended = !places_agree(r);
+    if (!r->req->dry_run && (rc = write_all(r, err)) != BK_OK)
         return rc;
     out->changed = 1;
     out->generation++;
@@ -482,8 +554,9 @@ rekeying_release(struct rekeying *r)
         bk_key_close(r->from);
     bk_envelope_free(&r->next);
     free(r->slot);
+    bk_buf_free(&r->sidecar);
     ops_archive_free(&r->archive);
-    if (r->req->dry_run)
+    if (r->edit == NULL)
         store_source_close(r->src);
     store_edit_close(r->edit);
 }
@@ -503,8 +576,8 @@ ops_rekey_run(const struct ops_rekey *req, const char *path, struct ops_rekey_re
         goto done;
     rc = apply(&r, out, err);
     out->old_stays = r.old_stays;
-    out->bytes_read = store_source_bytes_read(r.src);
-    out->bytes_written = r.edit == NULL ? 0 : store_edit_bytes_written(r.edit);
+    out->bytes_read = store_source_bytes_read(r.src) + (r.edit == NULL ? 0 : r.peeked) + r.archive.sidecar.len;
+    out->bytes_written = r.sidecar_written + (r.edit == NULL ? 0 : store_edit_bytes_written(r.edit));
 done:
     rekeying_release(&r);
     return rc;

@@ -26,6 +26,7 @@ struct ops_rekey {
     int unproven;       /* the old recipient may go although the new one was not seen to open */
     const char *reason; /* or NULL */
     int dry_run;
+    int sidecar;        /* the new envelope goes to the sidecar; the archive itself is not written */
 
     const struct bk_log *log;
     const struct bk_cancel *cancel;
@@ -44,8 +45,9 @@ struct ops_rekey_result {
 
 /*
  * One archive, under an exclusive lock. Every check that a reader makes is made first, and what will be written is
- * checked in memory as a reader would. The slot that was not taken is written and synced first, then the other: at every
- * instant one is whole. Done twice, the second time changes nothing.
+ * checked in memory as a reader would. The slot that was not taken is written and synced first, then the other, then a
+ * sidecar if there is one: at every instant the newest envelope is whole somewhere. With sidecar set, or for a detached
+ * archive, only the sidecar is replaced. Done twice, the second time changes nothing.
  */
 BK_MUST_USE enum bk_code ops_rekey_run(const struct ops_rekey *r, const char *path, struct ops_rekey_result *out,
                                        struct bk_err *err);

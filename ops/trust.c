@@ -129,6 +129,8 @@ ops_trust_check(const struct ops_trust *t, unsigned wanted, const struct bk_sign
     const char *prefix = (wanted & OPS_ROLE_ROTATE) != 0 ? "rotate:" : "";
     char text[OPS_FINGERPRINT_TEXT];
 
+    if (s->signer_count == 0)
+        return bk_fail(err, BK_E_UNTRUSTED, "%s: signed by nobody", what);
     for (size_t i = 0; i < s->signer_count; i++) {
         const struct bk_public *pub = &s->signers[i].pub;
 

@@ -67,6 +67,17 @@ open_keys(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *er
     return bk_payload_init(&u->keys, u->archive.head, &u->package.file_key, u->archive.envelope.digest, err);
 }
 
+/* FORMAT.md, Order of checks: an archive alone cannot show that it is the newest. */
+static void
+warn_of_freshness(const struct unwrapping *u)
+{
+    if (!ops_expect_fresh(u->req->expect) && u->req->manifest_path == NULL)
+        bk_warn(u->req->log,
+                "%s: freshness not checked: nothing says that this is the newest copy; see --expect and "
+                "--min-generation",
+                store_source_name(u->src));
+}
+
 /* Everything about a file that can be known before its payload is read. */
 static enum bk_code
 open_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
@@ -89,9 +100,7 @@ open_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *er
         return rc;
     if ((rc = ops_expect_check(u->req->expect, a, err)) != BK_OK)
         return rc;
-    if (!ops_expect_fresh(u->req->expect) && u->req->manifest_path == NULL)
-        bk_warn(u->req->log, "%s: freshness not checked: nothing says that this is the newest copy; see --expect and "
-                             "--min-generation", store_source_name(u->src));
+    warn_of_freshness(u);
     if ((rc = ops_archive_read_index(a, err)) != BK_OK)
         return rc;
     return open_keys(u, out, err);
@@ -184,15 +193,23 @@ restore_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err 
     return ops_payload_run_file(&p, &u->archive, err);
 }
 
-/* What followed the frames of a stream: index, manifest and tail, all of which must fit what was opened. */
+/* The layer as docs/CLI.md names it to scripts, in place of the finer word of whoever refused. */
 static enum bk_code
-check_stream_end(struct unwrapping *u, const struct bk_buf *index, const struct bk_buf *rest, uint64_t plain,
-                 struct bk_err *err)
+at_layer(enum bk_code rc, struct bk_err *err, const char *layer)
+{
+    if (rc != BK_OK)
+        err->layer = layer;
+    return rc;
+}
+
+/* Tail and layout of a stream, from what followed its frames: they must fit what was read. */
+static enum bk_code
+check_stream_tail(struct unwrapping *u, const struct bk_buf *index, const struct bk_buf *rest, uint64_t plain,
+                  struct bk_err *err)
 {
     struct ops_archive *a = &u->archive;
     struct bk_layout expected;
     uint64_t size;
-    uint8_t root[32];
     enum bk_code rc;
 
     bk_layout_make(&a->preamble, plain, 0, &expected);
@@ -205,27 +222,63 @@ check_stream_end(struct unwrapping *u, const struct bk_buf *index, const struct 
         return rc;
     if (a->layout.index_offset != expected.index_offset || a->layout.plaintext_length != plain)
         return bk_fail(err, BK_E_FORMAT, "tail: the frames are not where it says");
-    if (memcmp(rest->data, index->data, index->len) != 0)
-        return bk_fail(err, BK_E_VERIFY, "index: it does not fit the frames");
-    if (bk_get_u32(rest->data + index->len) != a->layout.manifest_length)
-        return bk_fail(err, BK_E_FORMAT, "manifest: its length and the tail's differ");
-    rc = ops_archive_take_manifest(a, rest->data + index->len + 4, a->layout.manifest_length, err);
-    if (rc != BK_OK)
+    return BK_OK;
+}
+
+static enum bk_code
+check_stream_manifest(struct unwrapping *u, const uint8_t *container, struct bk_err *err)
+{
+    struct ops_archive *a = &u->archive;
+    enum bk_code rc;
+
+    if (bk_get_u32(container) != a->layout.manifest_length)
+        return at_layer(bk_fail(err, BK_E_FORMAT, "manifest: its length and the tail's differ"), err, "manifest");
+    if ((rc = ops_archive_take_manifest(a, container + 4, a->layout.manifest_length, err)) != BK_OK)
         return rc;
     if ((rc = ops_archive_check_manifest(a, u->req->trust, err)) != BK_OK)
         return rc;
-    if ((rc = ops_archive_check_layout(a, err)) != BK_OK)
-        return rc;
+    return ops_archive_check_layout(a, err);
+}
+
+/* stored is as long as the index that the frames made. */
+static enum bk_code
+check_stream_index(const struct unwrapping *u, const struct bk_buf *index, const uint8_t *stored, struct bk_err *err)
+{
+    uint8_t root[32];
+
+    if (memcmp(stored, index->data, index->len) != 0)
+        return bk_fail(err, BK_E_VERIFY, "index: it does not fit the frames");
     bk_tree_root(index->data, index->len / 32, root);
-    if (memcmp(root, a->manifest.payload_digest, 32) != 0)
+    if (memcmp(root, u->archive.manifest.payload_digest, 32) != 0)
         return bk_fail(err, BK_E_VERIFY, "index: it does not add up to the payload digest that was signed");
-    if ((rc = ops_archive_check_keys(a, u->req->trust, err)) != BK_OK)
+    return BK_OK;
+}
+
+/* What followed the frames of a stream: all that is checked of a file before its payload, in the same order. */
+static enum bk_code
+check_stream_end(struct unwrapping *u, const struct bk_buf *index, const struct bk_buf *rest, uint64_t plain,
+                 struct bk_err *err)
+{
+    struct ops_archive *a = &u->archive;
+    enum bk_code rc;
+
+    if ((rc = check_stream_tail(u, index, rest, plain, err)) != BK_OK)
+        return at_layer(rc, err, "tail");
+    if ((rc = check_stream_manifest(u, rest->data + index->len, err)) != BK_OK)
         return rc;
-    if ((rc = ops_archive_check_package(a, &u->package, err)) != BK_OK)
+    if ((rc = ops_archive_check_keys(a, u->req->trust, err)) != BK_OK)
         return rc;
     if ((rc = same_as_kept(u, err)) != BK_OK)
         return rc;
-    return ops_expect_check(u->req->expect, a, err);
+    if ((rc = ops_expect_check(u->req->expect, a, err)) != BK_OK)
+        return rc;
+    if ((rc = check_stream_index(u, index, rest->data, err)) != BK_OK)
+        return at_layer(rc, err, "index");
+    if ((rc = ops_archive_check_package(a, &u->package, err)) != BK_OK)
+        return rc;
+    ops_archive_warn(a);
+    warn_of_freshness(u);
+    return BK_OK;
 }
 
 static enum bk_code
@@ -236,8 +289,8 @@ restore_stream(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_er
     enum bk_code rc;
 
     rc = ops_payload_run_stream(&p, &u->archive, &index, &rest, &out->plaintext_length, err);
-    if (rc == BK_OK && (rc = check_stream_end(u, &index, &rest, out->plaintext_length, err)) != BK_OK)
-        bk_err_layer(err, "tail");
+    if (rc == BK_OK)
+        rc = check_stream_end(u, &index, &rest, out->plaintext_length, err);
     bk_buf_free(&index);
     bk_buf_free(&rest);
     return rc;

@@ -62,18 +62,23 @@ check_with_key(const struct ops_verify *v, const struct ops_archive *a, struct b
 }
 
 static enum bk_code
+damaged(const struct ops_archive *a, const char *what, const struct bk_err *damage, struct bk_err *err)
+{
+    enum bk_code rc = bk_fail(err, BK_E_FORMAT, "%s: %s", what, damage->message);
+
+    bk_err_hint(err, "the archive still opens by the %s; bk-rekey mends it", ops_taken_name(a->taken));
+    err->layer = "slots";
+    return rc;
+}
+
+static enum bk_code
 check_slots(const struct ops_archive *a, struct bk_err *err)
 {
-    for (int i = 0; i < 2; i++) {
-        enum bk_code rc;
-
-        if (a->slots.state[i] == BK_SLOT_VALID)
-            continue;
-        rc = bk_fail(err, BK_E_FORMAT, "slot %c: %s", 'A' + i, a->slots.damage[i].message);
-        bk_err_hint(err, "the archive still opens by slot %c; bk-rekey mends it", 'A' + (1 - i));
-        bk_err_layer(err, "slots");
-        return rc;
-    }
+    for (int i = 0; i < 2; i++)
+        if (a->slots.state[i] != BK_SLOT_VALID)
+            return damaged(a, i == 0 ? "slot A" : "slot B", &a->slots.damage[i], err);
+    if (a->sidecar_state == OPS_SIDECAR_DAMAGED)
+        return damaged(a, "sidecar", &a->sidecar_damage, err);
     return BK_OK;
 }
 

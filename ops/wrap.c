@@ -11,7 +11,9 @@
 #include "format/slot.h"
 #include "format/tail.h"
 #include "ops/archive.h"
+#include "ops/sidecar.h"
 #include "store/command.h"
+#include "store/name.h"
 #include "store/sink.h"
 
 /* RSA and EC recipients that are stored today may be opened by a quantum computer later. */
@@ -23,6 +25,8 @@ struct wrapping {
     struct store_source *in;
     struct store_sink *out;
     struct store_sink *copy;
+    struct store_sink *keys_out; /* the sidecar's, if the envelope is detached */
+    struct bk_buf sidecar;
 
     struct bk_preamble preamble;
     uint8_t *head;
@@ -96,17 +100,41 @@ make_record(const struct wrapping *w, const struct bk_buf *envelope_der, struct 
     return rc;
 }
 
+static enum bk_code
+size_slots(struct wrapping *w, const struct bk_slot *slot, struct bk_err *err)
+{
+    if (w->req->detach) {
+        w->preamble.flags = BK_FLAG_DETACHED;
+        return bk_slot_write_sidecar(slot, &w->sidecar, err);
+    }
+    w->preamble.slot_size = bk_slot_size_for(slot->envelope_len, slot->record_len);
+    if (w->preamble.slot_size == 0)
+        return bk_fail(err, BK_E_USAGE, "the recipients and their metadata do not fit into a key slot of 1 MiB");
+    return BK_OK;
+}
+
+static enum bk_code
+write_slots(struct wrapping *w, const struct bk_slot *slot, struct bk_err *err)
+{
+    uint8_t *first = w->head + BK_PREAMBLE_LEN;
+    enum bk_code rc;
+
+    if (w->req->detach)
+        return BK_OK;
+    if ((rc = bk_slot_write(slot, first, w->preamble.slot_size, err)) == BK_OK)
+        memcpy(first + w->preamble.slot_size, first, w->preamble.slot_size);
+    return rc;
+}
+
 /* The preamble's first 36 bytes are bound into the commitment and the payload keys, so they are written first. */
 static enum bk_code
 make_head(struct wrapping *w, const struct bk_key_package *package, const struct bk_slot *slot,
           const uint8_t envelope_digest[32], struct bk_err *err)
 {
-    uint8_t *first;
     enum bk_code rc;
 
-    w->preamble.slot_size = bk_slot_size_for(slot->envelope_len, slot->record_len);
-    if (w->preamble.slot_size == 0)
-        return bk_fail(err, BK_E_USAGE, "the recipients and their metadata do not fit into a key slot of 1 MiB");
+    if ((rc = size_slots(w, slot, err)) != BK_OK)
+        return rc;
     w->head_len = (size_t)bk_preamble_head_length(&w->preamble);
     if ((w->head = calloc(1, w->head_len)) == NULL)
         return bk_fail_nomem(err);
@@ -115,10 +143,8 @@ make_head(struct wrapping *w, const struct bk_key_package *package, const struct
         return rc;
     bk_preamble_write(&w->preamble, w->head);
     bk_sha256(w->head, BK_PREAMBLE_LEN, w->manifest.preamble_digest);
-    first = w->head + BK_PREAMBLE_LEN;
-    if ((rc = bk_slot_write(slot, first, w->preamble.slot_size, err)) != BK_OK)
+    if ((rc = write_slots(w, slot, err)) != BK_OK)
         return rc;
-    memcpy(first + w->preamble.slot_size, first, w->preamble.slot_size);
     return bk_payload_init(&w->keys, w->head, &package->file_key, envelope_digest, err);
 }
 
@@ -246,6 +272,7 @@ seal_payload(struct wrapping *w, struct bk_err *err)
     size_t group = (size_t)w->preamble.segment_size * BK_GROUP_SEGMENTS;
     struct bk_pipeline pipe = {.ctx = w,
                                .workers = w->req->workers,
+                               .jobs = w->input_length == 0 ? 0 : w->input_length / group + 1,
                                .in_size = group,
                                .out_size = (size_t)bk_frames_length(w->preamble.segment_size, group),
                                .read = wrap_read,
@@ -349,6 +376,9 @@ check_staged(struct wrapping *w, struct bk_err *err)
 
     if (!store_sink_staged(w->out))
         return BK_OK;
+    a.sidecar_given = 1;
+    if (w->sidecar.len > 0)
+        rc = bk_buf_append(&a.sidecar, w->sidecar.data, w->sidecar.len, err);
     for (size_t i = 0; i < w->req->signer_count && rc == BK_OK; i++)
         rc = ops_trust_add_public(&trust, OPS_ROLE_BACKUP, &w->req->signers[i].key->pub, err);
     if (rc == BK_OK)
@@ -367,15 +397,34 @@ check_staged(struct wrapping *w, struct bk_err *err)
     return rc;
 }
 
+/* An envelope without its archive is of no use, and would be in the way of the next try. */
+static void
+withdraw_sidecar(const struct wrapping *w)
+{
+    struct bk_err ignored;
+    char *path = NULL;
+
+    if (ops_sidecar_path(w->req->output, &path, &ignored) == BK_OK && store_name_remove(path, &ignored) != BK_OK)
+        bk_warn(w->req->log, "%s", ignored.message);
+    free(path);
+}
+
+/* The sidecar first: an archive never stands there without its envelope. */
 static enum bk_code
 publish(struct wrapping *w, struct bk_err *err)
 {
-    struct store_sink *out = w->out, *copy = w->copy;
+    struct store_sink *out = w->out, *copy = w->copy, *keys_out = w->keys_out;
     enum bk_code rc;
 
-    w->out = NULL;
-    if ((rc = store_sink_publish(out, err)) != BK_OK)
+    w->keys_out = NULL;
+    if (keys_out != NULL && (rc = store_sink_publish(keys_out, err)) != BK_OK)
         return rc;
+    w->out = NULL;
+    if ((rc = store_sink_publish(out, err)) != BK_OK) {
+        if (keys_out != NULL)
+            withdraw_sidecar(w);
+        return rc;
+    }
     w->copy = NULL;
     if (copy != NULL && (rc = store_sink_publish(copy, err)) != BK_OK)
         bk_err_prefix(err, "the archive is complete, but not the copy of its manifest");
@@ -386,10 +435,14 @@ static enum bk_code
 open_outputs(struct wrapping *w, struct bk_err *err)
 {
     const struct ops_wrap *req = w->req;
-    enum bk_code rc = store_sink_open(req->output, req->force, req->cancel, &w->out, err);
+    enum bk_code rc = ops_sidecar_prepare(req->output, req->detach, req->force, req->cancel, &w->keys_out, err);
 
+    if (rc == BK_OK)
+        rc = store_sink_open(req->output, req->force && !req->detach, req->cancel, &w->out, err);
     if (rc == BK_OK && req->manifest_copy != NULL)
         rc = store_sink_open(req->manifest_copy, req->force, req->cancel, &w->copy, err);
+    if (rc == BK_OK && w->keys_out != NULL)
+        rc = store_sink_write(w->keys_out, w->sidecar.data, w->sidecar.len, err);
     return rc;
 }
 
@@ -427,6 +480,8 @@ wrapping_release(struct wrapping *w)
     store_source_close(w->in);
     store_sink_discard(w->out);
     store_sink_discard(w->copy);
+    store_sink_discard(w->keys_out);
+    bk_buf_free(&w->sidecar);
     bk_payload_wipe(&w->keys);
     bk_buf_free(&w->index);
     free(w->head);

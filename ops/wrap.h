@@ -20,6 +20,7 @@ struct ops_wrap {
 
     const char *output;        /* a file's name or "-" */
     const char *manifest_copy; /* where a copy of the signed manifest goes, or NULL */
+    int detach;                /* the envelope goes to the sidecar OUT.keys, published first; none in the archive */
     int force;
     int allow_empty;
     size_t workers;

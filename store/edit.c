@@ -6,16 +6,18 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "store/fd.h"
 
-/* How often a lock that somebody else holds is tried again; F_OFD_SETLKW could not hear a stop. */
+/* How often a lock that somebody else holds is tried again; a blocking flock could not hear a stop. */
 #define LOCK_RETRY_MS 50
 
 struct store_edit {
+    enum store_edit_mode mode;
     int fd;
     struct store_stop stop;
     struct store_source *source;
@@ -48,7 +50,7 @@ open_for_change(struct store_edit *e, struct bk_err *err)
     if (stat(e->path, &st) != 0)
         return bk_fail_errno(err, errno, "%s: cannot open for changing", e->path);
     if (S_ISREG(st.st_mode)) {
-        if ((rc = store_fd_open(e->path, O_RDWR, &e->stop, &e->fd, err)) == BK_OK && fstat(e->fd, &st) != 0)
+        if ((rc = store_fd_open(e->path, e->mode == STORE_EDIT_IN_PLACE ? O_RDWR : O_RDONLY, &e->stop, &e->fd, err)) == BK_OK && fstat(e->fd, &st) != 0)
             rc = bk_fail_errno(err, errno, "%s: cannot open for changing", e->path);
         if (rc != BK_OK && err != NULL && is_refusal(err->os_errno))
             bk_err_hint(err, "changing an archive in place needs leave to write it; bk-rekey --sidecar does not");
@@ -76,15 +78,14 @@ static enum bk_code
 lock(const struct store_edit *e, unsigned wait_seconds, uint64_t deadline, struct bk_err *err)
 {
     for (;;) {
-        /* held by the open file description: threads exclude each other, and no other close(2) drops it */
-        struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
         enum bk_code rc;
 
-        if (fcntl(e->fd, F_OFD_SETLK, &whole) == 0)
+        /* held by the open file description: threads exclude each other, and no other close(2) drops it */
+        if (flock(e->fd, LOCK_EX | LOCK_NB) == 0)
             return BK_OK;
         if (errno == EINTR)
             continue;
-        if (errno != EAGAIN && errno != EACCES)
+        if (errno != EWOULDBLOCK)
             return bk_fail_errno(err, errno, "%s: cannot lock", e->path);
         if (now_ms() >= deadline)
             return busy(e, wait_seconds, err);
@@ -139,14 +140,15 @@ make_source(struct store_edit *e, struct bk_err *err)
 }
 
 enum bk_code
-store_edit_open(const char *path, unsigned wait_seconds, const struct bk_cancel *cancel, struct store_edit **out,
-                struct bk_err *err)
+store_edit_open(const char *path, enum store_edit_mode mode, unsigned wait_seconds, const struct bk_cancel *cancel,
+                struct store_edit **out, struct bk_err *err)
 {
     struct store_edit *e = calloc(1, sizeof *e);
     enum bk_code rc;
 
     if (e == NULL)
         return bk_fail_nomem(err);
+    e->mode = mode;
     e->fd = -1;
     e->stop = (struct store_stop){.cancel = cancel, .interrupt = -1};
     if ((e->path = strdup(path)) == NULL) {
@@ -176,6 +178,8 @@ store_edit_write_at(struct store_edit *e, uint64_t offset, const uint8_t *buf, s
     enum bk_code rc;
     uint64_t size = 0;
 
+    if (e->mode != STORE_EDIT_IN_PLACE)
+        return bk_fail(err, BK_E_INTERNAL, "%s: is open for reading only", e->path);
     if ((rc = store_source_size(e->source, &size, err)) != BK_OK)
         return rc;
     if (offset > size || len > size - offset)

@@ -1,4 +1,4 @@
-/* An archive that is changed in place: opened for reading and writing, under an exclusive lock. */
+/* An archive that is being changed, in place or by a sidecar beside it: opened under an exclusive lock. */
 #ifndef BK_STORE_EDIT_H
 #define BK_STORE_EDIT_H
 
@@ -6,18 +6,23 @@
 
 struct store_edit;
 
+enum store_edit_mode {
+    STORE_EDIT_IN_PLACE, /* for reading and writing */
+    STORE_EDIT_BESIDE,   /* for reading only: what changes is a file beside it, which this lock protects as well */
+};
+
 /*
- * Opens and locks (an open-file-description lock over the whole file, F_OFD_SETLK); waits at most wait_seconds for
- * another holder, then BK_E_IO says that another program is changing it. Follows no change of name: what was locked is
- * checked to be what the name still means.
+ * Opens and locks (flock(2): the one lock that a file opened for reading can hold exclusively too, so that both modes
+ * exclude each other); waits at most wait_seconds for another holder, then BK_E_IO says that another program is changing
+ * it. Follows no change of name: what was locked is checked to be what the name still means.
  */
-BK_MUST_USE enum bk_code store_edit_open(const char *path, unsigned wait_seconds, const struct bk_cancel *cancel,
-                                         struct store_edit **out, struct bk_err *err);
+BK_MUST_USE enum bk_code store_edit_open(const char *path, enum store_edit_mode mode, unsigned wait_seconds,
+                                         const struct bk_cancel *cancel, struct store_edit **out, struct bk_err *err);
 
 /* The locked file as a source. It lives as long as the edit. */
 struct store_source *store_edit_source(struct store_edit *e);
 
-/* Writes a range (which lies within the file: an edit never changes its length, else BK_E_INTERNAL) and syncs it to the
+/* In place only. Writes a range (which lies within the file: an edit never changes its length, else BK_E_INTERNAL) and syncs it to the
  * disk. Deaf to a stop: half a change is worse than the short wait, and the caller asks between its writes. */
 BK_MUST_USE enum bk_code store_edit_write_at(struct store_edit *e, uint64_t offset, const uint8_t *buf, size_t len,
                                              struct bk_err *err);

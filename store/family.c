@@ -8,10 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A stopped family forks no more, so two passes are the rule; this bounds a family that we may not stop. */
 #define MAX_PASSES 64
+
+/* How many milliseconds all in all are spent on waiting for members to stop: usually none or one, but one that waits
+ * for a disk or for its vfork(2)ed child cannot, and one that we may not stop will not. */
+#define MAX_PATIENCE 200
 
 /* A process file descriptor goes on meaning that process; its number may soon mean another. */
 struct member {
@@ -23,6 +28,7 @@ struct family {
     struct member *members;
     size_t count;
     size_t cap;
+    int patience; /* milliseconds left */
 };
 
 static int
@@ -34,28 +40,58 @@ is_member(const struct family *f, pid_t pid)
     return 0;
 }
 
-/* The parent of the process with that name in /proc, or -1; proc(5), /proc/PID/stat. */
-static pid_t
-parent_of(int proc, const char *pid)
+/* State and parent of the process with that name in /proc, 0 if there is none; proc(5), /proc/PID/stat. */
+static int
+look_at(int proc, const char *pid, char *state, pid_t *parent)
 {
     char path[64];
     char text[512];
     const char *after;
-    int fd, parent;
     ssize_t n;
+    int fd;
 
     (void)snprintf(path, sizeof path, "%.32s/stat", pid);
     fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return -1;
+        return 0;
     n = read(fd, text, sizeof text - 1);
     (void)close(fd);
     if (n <= 0)
-        return -1;
+        return 0;
     text[n] = '\0';
     /* the program's name stands in parentheses and may hold some itself */
     after = strrchr(text, ')');
-    return after != NULL && sscanf(after, ") %*c %d", &parent) == 1 ? parent : -1;
+    return after != NULL && sscanf(after, ") %c %d", state, parent) == 2;
+}
+
+/* -1 if there is none. */
+static pid_t
+parent_of(int proc, const char *pid)
+{
+    pid_t parent;
+    char state;
+
+    return look_at(proc, pid, &state, &parent) ? parent : -1;
+}
+
+static int
+has_stopped(int proc, pid_t pid)
+{
+    char name[16], state;
+    pid_t parent;
+
+    (void)snprintf(name, sizeof name, "%d", (int)pid);
+    return !look_at(proc, name, &state, &parent) || strchr("TtZX", state) != NULL;
+}
+
+/* A process that was told to stop while it was in the middle of fork(2) ends that first: until it has stopped, it may
+ * have a child that is nowhere to be seen yet. */
+static void
+let_them_stop(struct family *f, int proc)
+{
+    for (size_t i = 0; i < f->count; i++)
+        for (; !has_stopped(proc, f->members[i].pid) && f->patience > 0; f->patience--)
+            (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 /* Takes over fd. Without memory the process is killed at once, which beats letting it go. */
@@ -109,6 +145,7 @@ stop_descendants(struct family *f)
         const struct dirent *d;
 
         found = 0;
+        let_them_stop(f, dirfd(proc));
         rewinddir(proc);
         while ((d = readdir(proc)) != NULL)
             if (d->d_name[0] >= '1' && d->d_name[0] <= '9')
@@ -130,7 +167,7 @@ signal_child(pid_t child, int pidfd, int number)
 int
 store_family_kill(pid_t child, int pidfd)
 {
-    struct family f = {0};
+    struct family f = {.patience = MAX_PATIENCE};
     int failed;
 
     /* ended and waited for by somebody else: its number means nobody now, or a stranger */

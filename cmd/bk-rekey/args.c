@@ -15,6 +15,7 @@ enum {
     OPT_UNPROVEN,
     OPT_REASON,
     OPT_DRY_RUN,
+    OPT_SIDECAR,
 };
 
 static const struct option options[] = {
@@ -29,6 +30,7 @@ static const struct option options[] = {
     {"blind", required_argument, NULL, OPT_BLIND},
     {"unproven", no_argument, NULL, OPT_UNPROVEN},
     {"reason", required_argument, NULL, OPT_REASON},
+    {"sidecar", no_argument, NULL, OPT_SIDECAR},
     {"dry-run", no_argument, NULL, OPT_DRY_RUN},
     {0},
 };
@@ -55,6 +57,8 @@ const char rekey_help[] =
     "                             without the data key passing through this host\n"
     "      --unproven             let the old key go although the new one was not seen to open; recorded\n"
     "      --reason TEXT          incident, departure, ownership, provider, audit, age, or your words\n"
+    "      --sidecar              write the new keys to ARCHIVE.keys and leave the archive as it is; the\n"
+    "                             envelope inside then still opens under the old key\n"
     "      --dry-run              do and check everything but the writing\n"
     "  -q, --quiet                errors and warnings only\n"
     "      --progress WHEN        auto (default), always or never\n"
@@ -111,6 +115,9 @@ take_flag(struct rekey_args *a, int option, struct bk_err *err)
     switch (option) {
     case OPT_UNPROVEN:
         a->unproven = 1;
+        return BK_OK;
+    case OPT_SIDECAR:
+        a->sidecar = 1;
         return BK_OK;
     case OPT_DRY_RUN:
         a->dry_run = 1;

@@ -18,6 +18,7 @@ struct rekey_args {
     enum ops_blind blind;
     int unproven;
     int dry_run;
+    int sidecar;
     const char *reason;
     char **archives;
     size_t archive_count;

@@ -43,6 +43,7 @@ load(struct rekey *r, const struct rekey_args *a, struct bk_err *err)
     r->from.p11 = p11;
     r->from.uris = &a->from;
     r->from.uri_count = 1;
+    r->from.option = "--from";
     if ((rc = ops_signer_open(&r->signer, p11, a->sign, a->sign_cert, err)) != BK_OK)
         return rc;
     return load_recipients(r, a, p11, err);
@@ -91,6 +92,7 @@ rekey_one(struct rekey *r, const struct rekey_args *a, const char *name, struct 
                                   .unproven = a->unproven,
                                   .reason = a->reason,
                                   .dry_run = a->dry_run,
+                                  .sidecar = a->sidecar,
                                   .log = &r->cmd.log,
                                   .cancel = &r->cmd.cancel};
     struct ops_rekey_result result = {0};

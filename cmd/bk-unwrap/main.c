@@ -2,7 +2,9 @@
 #include "cmd/bk-unwrap/args.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/pipeline.h"
@@ -101,12 +103,37 @@ report(struct unwrap *u, const struct unwrap_args *a, enum bk_code rc, struct bk
     return rc == BK_OK ? json_rc : rc;
 }
 
+/* Seen before the command line is parsed: one that is refused must not pass for the end of the archive either. */
 static int
-restore_command_status(enum bk_code rc, const struct bk_err *err, int status)
+restore_command_asked(char **argv)
+{
+    for (size_t i = 1; argv[i] != NULL && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--restore-command") == 0)
+            return 1;
+    return 0;
+}
+
+/* Where the folder is missing too (an archive that is not mounted), nothing is known about the end of the archive. */
+static int
+folder_exists(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL || slash == path ? strdup(slash == NULL ? "." : "/")
+                                                  : strndup(path, (size_t)(slash - path));
+    struct stat st;
+    int exists = folder != NULL && stat(folder, &st) == 0 && S_ISDIR(st.st_mode);
+
+    free(folder);
+    return exists;
+}
+
+static int
+restore_command_status(enum bk_code rc, const struct bk_err *err, const char *archive)
 {
     if (rc == BK_OK)
         return 0;
-    return err->os_errno == ENOENT && err->layer != NULL && strcmp(err->layer, "file") == 0 && status == 5
+    return rc == BK_E_IO && err->os_errno == ENOENT && err->layer != NULL && strcmp(err->layer, "file") == 0 &&
+                   folder_exists(archive)
                ? RESTORE_COMMAND_ABSENT
                : RESTORE_COMMAND_FAILED;
 }
@@ -126,10 +153,10 @@ main(int argc, char **argv)
         rc = cmd_start(&u.cmd, "bk-unwrap", &args.common, unwrap_help, &done, &err);
     if (rc == BK_OK && !done)
         rc = report(&u, &args, run(&u, &args, &err), &err);
-    int restore_command = args.restore_command;
+    int restore_command = restore_command_asked(argv);
     ops_trust_free(&u.trust);
     cmd_end(&u.cmd);
     unwrap_args_free(&args);
     int status = cmd_exit("bk-unwrap", rc, &err);
-    return restore_command ? restore_command_status(rc, &err, status) : status;
+    return restore_command ? restore_command_status(rc, &err, args.archive) : status;
 }

@@ -152,6 +152,16 @@ json_history(const struct bk_record *record)
     return list;
 }
 
+static json_t *
+json_parent(int has, const struct bk_parent *p)
+{
+    char id[BK_UUID_TEXT], digest[65];
+
+    return has ? json_pack("{s:s, s:s}", "archiveId", bk_uuid_text(p->archive_id, id), "manifestDigest",
+                           bk_hex(p->manifest_digest, 32, digest))
+               : json_null();
+}
+
 static const char *
 or_null(const char *text)
 {
@@ -162,12 +172,15 @@ json_t *
 show_json(const struct ops_archive *a)
 {
     const struct bk_manifest *m = &a->manifest;
-    char created[21], digest[65];
+    char created[21], retain[21], digest[65];
 
-    return json_pack("{s:s, s:s?, s:s, s:I, s:s?, s:s?, s:s, s:s, s:s?, s:o, s:o, s:o, s:o}", "kind",
+    return json_pack("{s:s, s:s?, s:s, s:I, s:s?, s:s?, s:s?, s:o, s:o, s:s, s:s, s:s?, s:o, s:o, s:o, s:o}", "kind",
                      bk_kind_name(m->kind), "label", or_null(m->label), "createdAt",
                      bk_time_text(m->created_at, created), "plaintextLength", (json_int_t)m->plaintext_length,
-                     "producer", or_null(m->producer), "sequence", or_null(m->sequence), "manifestDigest",
+                     "producer", or_null(m->producer), "sequence", or_null(m->sequence), "retainUntil",
+                     m->has_retain_until ? bk_time_text(m->retain_until, retain) : NULL, "parent",
+                     json_parent(m->has_parent, &m->parent), "supersedes",
+                     json_parent(m->has_supersedes, &m->supersedes), "manifestDigest",
                      bk_hex(a->manifest_digest, 32, digest), "blindness", bk_blindness_name(a->record.blindness),
                      "reason", or_null(a->record.reason), "signers", json_signers(&a->manifest_signed), "rotators",
                      json_signers(&a->record_signed), "recipients", json_recipients(a), "history",

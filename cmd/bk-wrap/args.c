@@ -13,6 +13,7 @@ enum {
     OPT_META,
     OPT_MANIFEST,
     OPT_ALLOW_EMPTY,
+    OPT_DETACH,
     OPT_FORCE,
 };
 
@@ -29,6 +30,7 @@ static const struct option options[] = {
     {"sequence", required_argument, NULL, OPT_SEQUENCE},
     {"meta", required_argument, NULL, OPT_META},
     {"manifest", required_argument, NULL, OPT_MANIFEST},
+    {"detach", no_argument, NULL, OPT_DETACH},
     {"allow-empty", no_argument, NULL, OPT_ALLOW_EMPTY},
     {"force", no_argument, NULL, OPT_FORCE},
     {"jobs", required_argument, NULL, 'j'},
@@ -47,6 +49,7 @@ const char wrap_help[] =
     "  -s, --sign KEY             the signing key's PKCS#11 URI\n"
     "      --sign-cert FILE       its certificate, if that is not on the token\n"
     "  -o, --output OUT           a file, or - for standard output\n"
+    "      --detach               put the wrapped keys into OUT.keys and none into the archive\n"
     "      --manifest FILE        also a copy of the signed manifest, to be kept elsewhere\n"
     "      --kind KIND            full (default), incremental, wal, snapshot or other\n"
     "      --public-label TEXT    a label that everybody can read, signed\n"
@@ -162,6 +165,9 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return take_meta(a, value, err);
     case OPT_ALLOW_EMPTY:
         a->allow_empty = 1;
+        return BK_OK;
+    case OPT_DETACH:
+        a->detach = 1;
         return BK_OK;
     case OPT_FORCE:
         a->force = 1;

@@ -17,6 +17,7 @@ struct wrap_args {
     struct bk_metadata_item *metadata; /* key points into keys, value into argv */
     size_t metadata_count;
     char **keys;
+    int detach;
     int force;
     int allow_empty;
     uint64_t jobs; /* 0: as many as there are cores */

@@ -57,6 +57,7 @@ fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, st
     req->input = a->input;
     req->output = a->output;
     req->manifest_copy = a->manifest_copy;
+    req->detach = a->detach;
     req->force = a->force;
     req->allow_empty = a->allow_empty;
     req->workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs;

@@ -297,21 +297,35 @@ def parts(path_a, path_b):
     print(" ".join(name for name, x, y in pairs if x != y))
 
 
-def places(path, count, seed):
-    """ARCHIVE COUNT SEED : that many "PART OFFSET BIT" lines; each part of the archive gets its share, and so does
-    what is used of a slot"""
-    a = Archive(path)
+def bits(path, folder, count, seed):
+    """ARCHIVE FOLDER COUNT SEED : that many copies, each with one bit turned over, named PART.OFFSET.BIT; each part of
+    the archive gets its share, and so does what is used of a slot"""
+    a, data = Archive(path), read(path)
     used = 64 + len(a.envelope()) + len(a.record())
     spans = [("preamble", 0, 68), ("preamble", 68, 4096), ("slotA", 4096, 4096 + used),
              ("slotA", 4096 + used, 4096 + a.slot_size), ("slotB", 4096 + a.slot_size, 4096 + a.slot_size + used),
-             ("slotB", 4096 + a.slot_size + used, a.head), ("frames", a.head, a.index_at),
-             ("frames", a.head, a.index_at), ("index", a.index_at, a.manifest_at),
-             ("manifest", a.manifest_at, a.size - 64), ("manifest", a.manifest_at, a.size - 64),
-             ("tail", a.size - 64, a.size)]
-    rng = random.Random(int(seed))
-    for i in range(int(count)):
-        name, start, end = spans[i % len(spans)]
-        print(name, rng.randrange(start, end), rng.randrange(8))
+             ("slotB", 4096 + a.slot_size + used, a.head)]
+    spans += 6 * [("frames", a.head, a.index_at)] + 2 * [("index", a.index_at, a.manifest_at)]
+    spans += 4 * [("manifest", a.manifest_at, a.size - 64)] + 2 * [("tail", a.size - 64, a.size)]
+    rng, done = random.Random(int(seed)), set()
+    while len(done) < int(count):
+        name, start, end = spans[len(done) % len(spans)]
+        offset, bit = rng.randrange(start, end), rng.randrange(8)
+        if (offset, bit) not in done:
+            done.add((offset, bit))
+            copy = bytearray(data)
+            copy[offset] ^= 1 << bit
+            write(f"{folder}/{name}.{offset}.{bit}", copy)
+
+
+def cuts(path, folder, count, seed):
+    """ARCHIVE FOLDER COUNT SEED : that many copies cut short, at the parts' borders and anywhere else, named LENGTH"""
+    a, data, rng = Archive(path), read(path), random.Random(int(seed))
+    lengths = {0, 1, 4095, 4096, 4096 + a.slot_size, a.head, a.head + 3, a.index_at, a.manifest_at, a.size - 64, a.size - 1}
+    while len(lengths) < int(count):
+        lengths.add(rng.randrange(a.size))
+    for length in lengths:
+        write(f"{folder}/{length}", data[:length])
 
 
 def flip(path, out, *at):
@@ -510,7 +524,7 @@ def holds(*paths):
     sys.exit(1)
 
 
-COMMANDS = [layout, parts, places, flip, swap, exchange, preamble, detach, sidecar, slots_of, envelope_of, manifest_of,
+COMMANDS = [layout, parts, bits, cuts, flip, swap, exchange, preamble, detach, sidecar, slots_of, envelope_of, manifest_of,
             resign, as_record, rotate, one_more, twins, recipient, extract_envelope, extract_recipient, keys, secrets,
             holds]
 

@@ -6,66 +6,70 @@ set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 umask 077
+shopt -s nullglob dotglob
 seed=${BK_SEED:-$(od -An -tu4 -N 4 /dev/urandom | tr -d ' ')}
-RANDOM=$((seed % 32768))
 printf '# BK_SEED=%s\n' "$seed"
 
 edit() { /usr/bin/python3 "$ROOT/tests/cli/archive_edit.py" "$@"; }
 
-# run COMMAND... : like expect_exit, but silent: the exit status goes to $status.
+# run COMMAND... : like expect_exit, but silent: the exit status goes to $status, the messages to $messages.
 run() {
     status=0
     timeout -k 10 120 "$@" </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
+    messages=$(<"$T/stderr")
 }
+
+unwrap() { run bk-unwrap -t "$T/backup.pem" -k "$kek" -o "$T/out/plain" "$1"; }
 
 # left_behind : whether the output or a staged part of it is there.
-left_behind() { [[ -n $(find "$T/out" -mindepth 1 -print -quit) ]]; }
-
-# flip_bit FILE OFFSET BIT : turns it over; done twice it is as it was.
-flip_bit() {
-    local byte
-    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
-    # shellcheck disable=SC2059
-    printf "\\x$(printf %02x $((byte ^ 1 << $3)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+left_behind() {
+    local -a found=("$T"/out/*)
+    ((${#found[@]} > 0))
 }
 
-# damaged TEXT FILE : both programs refuse it with exit status 1 and an error; no output.
-damaged() {
-    local text=$1 file=$2
-    run bk-verify -t "$T/backup.pem" "$file"
-    if ((status != 1)) || ! grep -q '^bk-verify: error: ' "$T/stderr"; then
-        fail "$text: bk-verify exits $status, not 1"
-        return
-    fi
-    run bk-unwrap -t "$T/backup.pem" -k "$kek" -o "$T/out/plain" "$file"
-    if ((status != 1)) || ! grep -q '^bk-unwrap: error: ' "$T/stderr"; then
-        fail "$text: bk-unwrap exits $status, not 1"
+# unwrap_refuses TEXT FILE
+unwrap_refuses() {
+    unwrap "$2"
+    if ((status != 1)) || [[ $messages != *'bk-unwrap: error: '* ]]; then
+        fail "$1: bk-unwrap exits $status, not 1"
     elif left_behind; then
-        fail "$text: bk-unwrap left something behind"
+        fail "$1: bk-unwrap left something behind"
+        rm -rf "$T"/out/*
     else
-        pass "$text: refused, no output"
+        pass "$1: refused, no output"
     fi
-    rm -rf "$T/out"
-    mkdir "$T/out"
 }
 
-# slot_damaged TEXT LETTER FILE : bk-verify exits 1 and names the slot; bk-unwrap warns of it and restores all the same.
-slot_damaged() {
-    local text=$1 letter=$2 file=$3
-    run bk-verify -t "$T/backup.pem" "$file"
-    if ((status != 1)) || ! grep -q "error: .*slot $letter: " "$T/stderr" || ! grep -q '^bk-verify: hint: ' "$T/stderr"; then
-        fail "$text: bk-verify exits $status, or does not name slot $letter and the way out"
-        return
-    fi
-    run bk-unwrap -t "$T/backup.pem" -k "$kek" -o "$T/out/plain" "$file"
-    if ((status != 0)) || ! grep -q "warning: .*slot $letter is damaged" "$T/stderr"; then
-        fail "$text: bk-unwrap exits $status, or does not warn of slot $letter"
+# unwrap_survives TEXT LETTER FILE : a warning that names the slot, and the plaintext all the same.
+unwrap_survives() {
+    unwrap "$3"
+    if ((status != 0)) || [[ $messages != *"warning: "*"slot $2 is damaged"* ]]; then
+        fail "$1: bk-unwrap exits $status, or does not warn of slot $2"
     elif ! cmp -s "$T/plain" "$T/out/plain"; then
-        fail "$text: restored to something else"
+        fail "$1: restored to something else"
     else
-        pass "$text: named by bk-verify, survived by bk-unwrap"
+        pass "$1: survived"
     fi
-    rm -f "$T/out/plain"
+    rm -rf "$T"/out/*
+}
+
+# verify_all FOLDER : bk-verify over all that is in it, in one run, which goes on after each failure and exits 1; one line
+# of JSON for each file, in $results in the order of $files.
+verify_all() {
+    files=("$1"/*)
+    expect_exit 1 bk-verify -q "--json=$T/json" -t "$T/backup.pem" "${files[@]}"
+    mapfile -t results <"$T/json"
+    check 'an answer for each archive' test "${#results[@]}" -eq "${#files[@]}"
+    check 'and an error' test "$(grep -c '^bk-verify: error: ' "$T/stderr")" -ge "${#files[@]}"
+}
+
+# damaged TEXT FILE : both programs refuse it.
+damaged() {
+    run bk-verify -t "$T/backup.pem" "$2"
+    if ((status != 1)) || [[ $messages != *'bk-verify: error: '* ]]; then
+        fail "$1: bk-verify exits $status, not 1"
+    fi
+    unwrap_refuses "$1" "$2"
 }
 
 make_token signer
@@ -75,67 +79,76 @@ make_key signer rotator p256 sign
 make_key kek ec p256 kek
 make_key kek next p256 kek
 kek=$(key_uri kek ec)
-mkdir "$T/out"
-# two groups of segments, and a last segment that is not full
-head -c 1100001 /dev/urandom >"$T/plain"
-head -c 1100001 /dev/urandom >"$T/plain2"
-expect_exit 0 bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/a.bk" "$T/plain"
-expect_exit 0 bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/b.bk" "$T/plain2"
-layout=$(edit layout "$T/a.bk")
-eval "$layout"
+mkdir "$T/out" "$T/bits" "$T/cuts"
+wrap() { expect_exit 0 bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/$1" "$T/$2"; }
+head -c 100001 /dev/urandom >"$T/plain"
+wrap a.bk plain
 
 # --- single bits --------------------------------------------------------------------------------------------------
 
-cp "$T/a.bk" "$T/x.bk"
-edit places "$T/a.bk" 200 "$seed" >"$T/places"
-check '200 places to damage' test "$(wc -l <"$T/places")" -eq 200
-while read -r part offset bit <&3; do
-    flip_bit "$T/x.bk" "$offset" "$bit"
+# one_bit FILE RESULT : refused by the layer that it is in; a slot is survived.
+one_bit() {
+    local file=$1 result=$2 name part offset bit layer
+    name=${file##*/}
+    IFS=. read -r part offset bit <<<"$name"
     case $part in
-    slotA) slot_damaged "slot A, byte $offset, bit $bit" A "$T/x.bk" ;;
-    slotB) slot_damaged "slot B, byte $offset, bit $bit" B "$T/x.bk" ;;
-    *) damaged "$part, byte $offset, bit $bit" "$T/x.bk" ;;
+    slot[AB]) layer=slots ;;
+    *) layer=$part ;;
     esac
-    flip_bit "$T/x.bk" "$offset" "$bit"
-done 3<"$T/places"
-same_file "$T/a.bk" "$T/x.bk"
+    if [[ $result != *'"status":"failed","code":1,"layer":"'"$layer"'",'* ]]; then
+        fail "$part, byte $offset, bit $bit: bk-verify says $result"
+    elif [[ $part == slot? && $result != *"slot ${part#slot}: "*"bk-rekey mends"* ]]; then
+        fail "$part, byte $offset, bit $bit: bk-verify does not name the slot and the way out: $result"
+    elif [[ $part == slot? ]]; then
+        unwrap_survives "$part, byte $offset, bit $bit" "${part#slot}" "$file"
+    else
+        unwrap_refuses "$part, byte $offset, bit $bit" "$file"
+    fi
+}
 
+edit bits "$T/a.bk" "$T/bits" 200 "$seed"
+verify_all "$T/bits"
+check '200 places' test "${#files[@]}" -eq 200
+for i in "${!files[@]}"; do one_bit "${files[i]}" "${results[i]}"; done
+rm -rf "$T/bits"
+
+layout=$(edit layout "$T/a.bk")
+# what it prints are assignments of numbers; these two are used here
+slot_size=$(sed 's/.*\bslot_size=\([0-9]*\).*/\1/' <<<"$layout")
+size=$(sed 's/.*\bsize=\([0-9]*\) generation.*/\1/' <<<"$layout")
+RANDOM=$((seed % 32768))
 for _ in 1 2 3 4 5; do
     in_a=$((4096 + RANDOM % slot_size)) in_b=$((4096 + slot_size + RANDOM % slot_size))
     edit flip "$T/a.bk" "$T/x.bk" "$in_a:3" "$in_b:5"
     damaged "both slots, bytes $in_a and $in_b" "$T/x.bk"
-    run bk-verify -t "$T/backup.pem" "$T/x.bk"
     expect_stderr 'neither slot is whole: A: .*; B: '
 done
 
 printf '# bk-rekey mends a damaged slot, and what is left is as good as new\n'
-edit flip "$T/a.bk" "$T/x.bk" "$((4096 + 100)):0"
-expect_exit 0 bk-rekey --from "$kek" --to "$(key_uri kek next)" -s "$(key_uri signer rotator)" -t "$T/backup.pem" \
-    -t "rotate:$T/rotator.pem" "$T/x.bk"
-expect_exit 0 bk-verify -t "$T/backup.pem" -t "rotate:$T/rotator.pem" "$T/x.bk"
+for byte in 4100 $((4096 + slot_size + 100)); do
+    edit flip "$T/a.bk" "$T/x.bk" "$byte:0"
+    expect_exit 0 bk-rekey --from "$kek" --to "$(key_uri kek next)" -s "$(key_uri signer rotator)" -t "$T/backup.pem" \
+        -t "rotate:$T/rotator.pem" "$T/x.bk"
+    expect_exit 0 bk-verify -t "$T/backup.pem" -t "rotate:$T/rotator.pem" "$T/x.bk"
+done
 
 # --- cut and extended ---------------------------------------------------------------------------------------------
 
-for ((i = 0; i < 100; i++)); do
-    # at the borders of every part, and anywhere else
-    case $i in
-    0) length=1 ;;
-    1) length=4095 ;;
-    2) length=4096 ;;
-    3) length=$head ;;
-    4) length=$((head + 3)) ;;
-    5) length=$index_at ;;
-    6) length=$manifest_at ;;
-    7) length=$((size - 64)) ;;
-    8) length=$((size - 1)) ;;
-    *) length=$(((RANDOM << 15 | RANDOM) % size)) ;;
-    esac
-    head -c "$length" "$T/a.bk" >"$T/x.bk"
-    damaged "cut to $length bytes of $size" "$T/x.bk"
+edit cuts "$T/a.bk" "$T/cuts" 100 "$seed"
+verify_all "$T/cuts"
+check '100 lengths' test "${#files[@]}" -eq 100
+for i in "${!files[@]}"; do
+    length=${files[i]##*/}
+    [[ ${results[i]} == *'"status":"failed","code":1,"layer":"'* && ${results[i]} != *'"message":null'* ]] ||
+        fail "cut to $length bytes: bk-verify says ${results[i]}"
+    unwrap_refuses "cut to $length bytes of $size" "${files[i]}"
 done
+rm -rf "$T/cuts"
+printf '# an archive without its end is called incomplete, and not only damaged\n'
 head -c $((size - 100)) "$T/a.bk" >"$T/x.bk"
 expect_exit 1 bk-verify -t "$T/backup.pem" "$T/x.bk"
-expect_stderr 'error: .*incomplete|error: .*cut|error: .*no tail'
+expect_stderr 'error: .*not complete'
+expect_stderr 'hint: '
 
 for length in 1 63 64 4096; do
     { cat "$T/a.bk" && head -c "$length" /dev/zero; } >"$T/x.bk"
@@ -143,47 +156,47 @@ for length in 1 63 64 4096; do
 done
 { cat "$T/a.bk" && tail -c 64 "$T/a.bk"; } >"$T/x.bk"
 damaged 'its tail twice' "$T/x.bk"
-cat "$T/a.bk" "$T/b.bk" >"$T/x.bk"
-damaged 'two archives in one file' "$T/x.bk"
+cat "$T/a.bk" "$T/a.bk" >"$T/x.bk"
+damaged 'twice in one file' "$T/x.bk"
 { printf 'x' && cat "$T/a.bk"; } >"$T/x.bk"
 damaged 'a byte before it' "$T/x.bk"
 
 # --- mixed up -----------------------------------------------------------------------------------------------------
 
+# two groups of segments, and a last segment that is not full
+head -c 1100001 /dev/urandom >"$T/plain"
+head -c 1100001 /dev/urandom >"$T/plain2"
+wrap c.bk plain
+wrap d.bk plain2
 for pair in '0 1' '0 31' '31 32' '1 32'; do
     # shellcheck disable=SC2086
-    edit swap "$T/a.bk" "$T/x.bk" $pair
+    edit swap "$T/c.bk" "$T/x.bk" $pair
     damaged "frames $pair exchanged" "$T/x.bk"
 done
-edit exchange "$T/a.bk" "$T/b.bk" "$T/x.bk" 0
+edit exchange "$T/c.bk" "$T/d.bk" "$T/x.bk" 0
 damaged "another archive's frame 0" "$T/x.bk"
-edit exchange "$T/a.bk" "$T/b.bk" "$T/x.bk" 33
+edit exchange "$T/c.bk" "$T/d.bk" "$T/x.bk" 33
 damaged "another archive's last frame" "$T/x.bk"
-edit exchange "$T/a.bk" "$T/b.bk" "$T/x.bk" 5 yes
+edit exchange "$T/c.bk" "$T/d.bk" "$T/x.bk" 5 yes
 damaged "another archive's frame 5, and the index that goes with it" "$T/x.bk"
 
 # --- no archives --------------------------------------------------------------------------------------------------
 
 : >"$T/x.bk"
 damaged 'an empty file' "$T/x.bk"
-expect_exit 1 bk-verify -t "$T/backup.pem" "$T/x.bk"
 expect_stderr 'error: .*empty'
 damaged 'a text file' "$T/backup.pem"
 head -c 200000 /dev/zero >"$T/x.bk"
 damaged 'zeros' "$T/x.bk"
 head -c 200000 /dev/urandom >"$T/x.bk"
 damaged 'noise' "$T/x.bk"
-expect_exit 1 bk-verify -t "$T/backup.pem" "$T/x.bk"
 expect_stderr 'error: .*not a bk archive'
 
 mkdir "$T/folder"
-for program in verify unwrap; do
-    case $program in
-    verify) expect_exit 5 bk-verify -t "$T/backup.pem" "$T/folder" ;;
-    unwrap) expect_exit 5 bk-unwrap -t "$T/backup.pem" -k "$kek" -o "$T/out/plain" "$T/folder" ;;
-    esac
-    expect_stderr "^bk-$program: error: .*folder: .*[Dd]irectory"
-done
-check 'no output' test -z "$(find "$T/out" -mindepth 1)"
+expect_exit 5 bk-verify -t "$T/backup.pem" "$T/folder"
+expect_stderr '^bk-verify: error: .*folder: .*[Dd]irectory'
+expect_exit 5 bk-unwrap -t "$T/backup.pem" -k "$kek" -o "$T/out/plain" "$T/folder"
+expect_stderr '^bk-unwrap: error: .*folder: .*[Dd]irectory'
+no_file "$T/out/plain"
 
 finish

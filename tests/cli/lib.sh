@@ -135,6 +135,7 @@ sys.exit(0 if isinstance(o, dict) and eval(sys.argv[2], {"o": o}) else 1)' "$1" 
 # The command without the long temporary paths and URIs.
 shorten() {
     local text="$*"
+    text=${text:0:3000} # the pattern below takes quadratic time
     text=${text//"$T/"/}
     text=${text//"$ROOT/"/}
     printf '%s' "${text//"?pin-source=file:"*([^ ])/}"

@@ -8,7 +8,7 @@ exact_copy(const uint8_t *data, size_t len)
 {
     uint8_t *copy = malloc(len); /* of no byte at all: one that must not be touched */
 
-    if (copy == NULL && len > 0)
+    if (copy == NULL)
         abort();
     if (len > 0)
         memcpy(copy, data, len);
@@ -34,12 +34,13 @@ mutate_flips(const uint8_t *data, size_t len, mutate_parser parse, void *ctx)
 {
     size_t accepted = 0;
 
-    for (size_t bit = 0; bit < 8 * len; bit++) {
-        uint8_t *copy = exact_copy(data, len);
+    for (size_t byte = 0; byte < len; byte++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            uint8_t *copy = exact_copy(data, len);
 
-        copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
-        accepted += parse(copy, len, ctx) == BK_OK;
-        free(copy);
-    }
+            copy[byte] ^= (uint8_t)(1u << bit);
+            accepted += parse(copy, len, ctx) == BK_OK;
+            free(copy);
+        }
     return accepted;
 }

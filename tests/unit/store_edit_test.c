@@ -28,7 +28,7 @@ open_edit(const char *path)
     struct store_edit *e = NULL;
     struct bk_err err = {0};
 
-    assert_int_equal(store_edit_open(path, 0, NULL, &e, &err), BK_OK);
+    assert_int_equal(store_edit_open(path, STORE_EDIT_IN_PLACE, 0, NULL, &e, &err), BK_OK);
     return e;
 }
 
@@ -64,13 +64,13 @@ test_edit_refusals(void **state)
     struct bk_err err = {0};
 
     (void)state;
-    assert_int_equal(store_edit_open(fx_at("none"), 0, NULL, &e, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_at("none"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err), BK_E_IO);
     assert_int_equal(err.os_errno, ENOENT);
-    assert_int_equal(store_edit_open(fx_folder, 0, NULL, &e, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_folder, STORE_EDIT_IN_PLACE, 0, NULL, &e, &err), BK_E_IO);
     assert_non_null(strstr(err.message, "not an ordinary file"));
     assert_int_equal(mkfifo(fx_at("fifo"), 0600), 0);
-    assert_int_equal(store_edit_open(fx_at("fifo"), 0, NULL, &e, &err), BK_E_IO);
-    assert_int_equal(store_edit_open("/dev/null", 0, NULL, &e, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_at("fifo"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err), BK_E_IO);
+    assert_int_equal(store_edit_open("/dev/null", STORE_EDIT_IN_PLACE, 0, NULL, &e, &err), BK_E_IO);
     assert_null(e);
 }
 
@@ -84,7 +84,7 @@ edit_without_leave(void)
         return FX_SKIP;
     if (access(fx_at("f"), R_OK) != 0)
         return FX_SKIP;
-    return store_edit_open(fx_at("f"), 0, NULL, &e, &err) != BK_E_IO || err.os_errno != EACCES ||
+    return store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err) != BK_E_IO || err.os_errno != EACCES ||
            strstr(err.message, "cannot open for writing") == NULL || strstr(err.hint, "--sidecar") == NULL;
 }
 
@@ -110,16 +110,16 @@ test_edits_exclude_each_other(void **state)
     (void)state;
     fx_put(fx_at("f"), "x");
     first = open_edit(fx_at("f"));
-    assert_int_equal(store_edit_open(fx_at("f"), 0, NULL, &second, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 0, NULL, &second, &err), BK_E_IO);
     assert_non_null(strstr(err.message, "another program is changing it"));
     /* the lock is not the process's: closing another descriptor of the file does not drop it */
     other = open(fx_at("f"), O_RDWR);
     (void)close(other);
     began = fx_now_ms();
-    assert_int_equal(store_edit_open(fx_at("f"), 1, NULL, &second, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 1, NULL, &second, &err), BK_E_IO);
     assert_in_range(fx_now_ms() - began, 1000, 5000);
     fx_start(&l, fx_set_event);
-    assert_int_equal(store_edit_open(fx_at("f"), 60, &cancel, &second, &err), BK_E_CANCELLED);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 60, &cancel, &second, &err), BK_E_CANCELLED);
     fx_join(&l);
     assert_null(second);
     store_edit_close(first);
@@ -143,7 +143,7 @@ hold_in_child(int *stop)
         struct bk_err err = {0};
 
         (void)close(go[1]);
-        if (store_edit_open(fx_at("f"), 0, NULL, &e, &err) != BK_OK || write(ready[1], "r", 1) != 1)
+        if (store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err) != BK_OK || write(ready[1], "r", 1) != 1)
             _exit(1);
         (void)!read(go[0], &c, 1);
         fx_sleep_ms(200);
@@ -171,9 +171,9 @@ test_two_processes(void **state)
     (void)state;
     fx_put(fx_at("f"), "p");
     child = hold_in_child(&stop);
-    assert_int_equal(store_edit_open(fx_at("f"), 0, NULL, &e, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err), BK_E_IO);
     (void)close(stop);
-    assert_int_equal(store_edit_open(fx_at("f"), 30, NULL, &e, &err), BK_OK);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 30, NULL, &e, &err), BK_OK);
     assert_int_equal(store_source_read_at(store_edit_source(e), 0, &b, 1, &err), BK_OK);
     assert_int_equal(b, 'c'); /* not before the other had done */
     store_edit_close(e);
@@ -204,7 +204,7 @@ test_name_replaced_while_waiting(void **state)
     assert_int_equal(link(fx_at("f"), fx_at("kept")), 0);
     holder = open_edit(fx_at("f"));
     assert_int_equal(pthread_create(&thread, NULL, replace_and_release, &holder), 0);
-    assert_int_equal(store_edit_open(fx_at("f"), 30, NULL, &e, &err), BK_OK);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 30, NULL, &e, &err), BK_OK);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(store_edit_write_at(e, 0, (const uint8_t *)"N", 1, &err), BK_OK);
     store_edit_close(e);
@@ -232,7 +232,7 @@ test_name_removed_while_waiting(void **state)
     fx_put(fx_at("f"), "old");
     holder = open_edit(fx_at("f"));
     assert_int_equal(pthread_create(&thread, NULL, remove_and_release, &holder), 0);
-    assert_int_equal(store_edit_open(fx_at("f"), 30, NULL, &e, &err), BK_E_IO);
+    assert_int_equal(store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 30, NULL, &e, &err), BK_E_IO);
     assert_int_equal(err.os_errno, ENOENT);
     assert_int_equal(pthread_join(thread, NULL), 0);
 }
