@@ -294,25 +294,28 @@ wipe_slots(struct run *r)
     free(r->slots);
 }
 
-/*
- * Workers, and slots: one job in work and one waiting for each worker, one with the reader, one with the writer. With
- * groups of 1 MiB their buffers are 4 MiB a worker and 4 MiB more.
- */
-static void
-choose_sizes(struct run *r)
+size_t
+bk_pipeline_workers(const struct bk_pipeline *p)
 {
-    const struct bk_pipeline *p = r->p;
     size_t job = p->in_size + p->out_size;
     size_t affordable = BK_PIPELINE_MEMORY / (job == 0 ? 1 : job);
+    size_t count = affordable < 4 ? 1 : (affordable - 2) / 2;
 
-    r->worker_count = affordable < 4 ? 1 : (affordable - 2) / 2;
-    if (r->worker_count > p->workers)
-        r->worker_count = p->workers;
-    if (p->jobs > 0 && r->worker_count > p->jobs)
-        r->worker_count = (size_t)p->jobs;
-    r->slot_count = r->worker_count * 2 + 2;
-    if (p->jobs > 0 && r->slot_count > p->jobs)
-        r->slot_count = (size_t)p->jobs;
+    if (count > p->workers)
+        count = p->workers;
+    if (p->jobs > 0 && count > p->jobs)
+        count = (size_t)p->jobs;
+    return count;
+}
+
+/* One job in work and one waiting for each worker, one with the reader, one with the writer: with groups of 1 MiB their
+ * buffers are 4 MiB a worker and 4 MiB more. */
+static size_t
+slots_for(const struct bk_pipeline *p, size_t workers)
+{
+    size_t count = workers * 2 + 2;
+
+    return p->jobs > 0 && count > p->jobs ? (size_t)p->jobs : count;
 }
 
 enum bk_code
@@ -324,7 +327,8 @@ bk_pipeline_run(const struct bk_pipeline *p, struct bk_err *err)
 
     if (p->workers == 0 || p->workers > SIZE_MAX / 4)
         return bk_fail(err, BK_E_INTERNAL, "pipeline: %zu workers", p->workers);
-    choose_sizes(&r);
+    r.worker_count = bk_pipeline_workers(p);
+    r.slot_count = slots_for(p, r.worker_count);
     (void)pthread_mutex_init(&r.lock, NULL);
     (void)pthread_cond_init(&r.freed, NULL);
     (void)pthread_cond_init(&r.filled, NULL);

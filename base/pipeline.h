@@ -51,6 +51,10 @@ struct bk_pipeline {
  */
 BK_MUST_USE enum bk_code bk_pipeline_run(const struct bk_pipeline *p, struct bk_err *err);
 
+/* How many workers a run starts if the system lets it: no more than asked for, than there are jobs, or than memory is
+ * meant for, and at least one. */
+size_t bk_pipeline_workers(const struct bk_pipeline *p);
+
 /* The cores that this process may use (sched_getaffinity), at least 1. */
 size_t bk_cores(void);
 

@@ -54,6 +54,25 @@ read_head_bytes(struct ops_archive *a, uint64_t offset, uint8_t *buf, size_t len
     return BK_OK;
 }
 
+/* Shorter than a preamble: something else altogether, or an archive's beginning. */
+static enum bk_code
+refuse_short_file(struct ops_archive *a, size_t size, struct bk_err *err)
+{
+    const struct bk_preamble any = {0};
+    uint8_t expected[BK_PREAMBLE_LEN];
+    enum bk_code rc;
+
+    if (size == 0)
+        return bk_fail(err, BK_E_INCOMPLETE, "the file is empty");
+    bk_preamble_write(&any, expected);
+    if ((rc = read_head_bytes(a, 0, a->head, size, err)) != BK_OK)
+        return rc;
+    /* the magic, which is the same in all of them (FORMAT.md, Preamble) */
+    if (memcmp(a->head, expected, size < 8 ? size : 8) != 0)
+        return bk_fail(err, BK_E_FORMAT, "preamble: no magic: this is not a bk archive, or its beginning is damaged");
+    return bk_fail(err, BK_E_INCOMPLETE, "the file ends after %zu bytes, within its preamble: the copy was cut", size);
+}
+
 static enum bk_code
 read_preamble(struct ops_archive *a, struct bk_err *err)
 {
@@ -66,8 +85,8 @@ read_preamble(struct ops_archive *a, struct bk_err *err)
     if (store_source_seekable(a->src)) {
         if ((rc = store_source_size(a->src, &size, err)) != BK_OK)
             return rc;
-        if (size == 0)
-            return bk_fail(err, BK_E_INCOMPLETE, "the file is empty");
+        if (size < BK_PREAMBLE_LEN)
+            return refuse_short_file(a, (size_t)size, err);
     }
     if ((rc = read_head_bytes(a, 0, a->head, BK_PREAMBLE_LEN, err)) != BK_OK)
         return rc;
@@ -79,6 +98,7 @@ parse_slots(struct ops_archive *a, struct bk_err *err)
 {
     const uint8_t *first = a->head + BK_PREAMBLE_LEN;
 
+    a->slots = (struct bk_slots){0}; /* of an earlier look nothing is left */
     return bk_slots_parse(first, first + a->preamble.slot_size, a->preamble.slot_size, &a->slots, err);
 }
 
@@ -179,6 +199,7 @@ static enum bk_code
 read_envelopes(struct ops_archive *a, struct bk_err *err)
 {
     enum bk_code rc, slots_rc = BK_OK;
+    struct bk_err slots_err;
     int none_whole;
 
     if (!is_detached(a))
@@ -186,15 +207,12 @@ read_envelopes(struct ops_archive *a, struct bk_err *err)
     none_whole = a->slots.state[0] == BK_SLOT_DAMAGED && a->slots.state[1] == BK_SLOT_DAMAGED;
     if (slots_rc != BK_OK && !none_whole)
         return slots_rc;
-    if (slots_rc == BK_OK || a->sidecar_given || store_source_seekable(a->src)) {
-        struct bk_err slots_err = slots_rc == BK_OK ? (struct bk_err){0} : *err;
-
-        if ((rc = read_sidecar(a, err)) != BK_OK)
-            return rc;
-        if (slots_rc != BK_OK && a->sidecar_state != OPS_SIDECAR_VALID) {
-            *err = slots_err;
-            return slots_rc;
-        }
+    slots_err = slots_rc == BK_OK ? (struct bk_err){0} : *err;
+    if ((rc = read_sidecar(a, err)) != BK_OK)
+        return rc;
+    if (slots_rc != BK_OK && a->sidecar_state != OPS_SIDECAR_VALID) {
+        *err = slots_err;
+        return slots_rc;
     }
     return is_detached(a) || none_whole ? take_sidecar(a, err) : take_highest(a, err);
 }

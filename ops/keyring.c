@@ -72,7 +72,8 @@ look_everywhere(struct search *s, struct bk_key **key, size_t *recipient, struct
     if (s->ring->uri_count > 0)
         return rc;
     for (size_t i = 0; i < a->record.hint_count && rc == BK_E_NO_KEY; i++)
-        rc = look_at(s, a->record.hints[i].uri, key, recipient, err);
+        if (p11_uri_check(a->record.hints[i].uri, NULL) == BK_OK) /* advice of others, which need not make sense */
+            rc = look_at(s, a->record.hints[i].uri, key, recipient, err);
     if (rc == BK_E_NO_KEY)
         rc = look_at(s, "pkcs11:", key, recipient, err);
     return rc;
@@ -102,6 +103,7 @@ fail_no_key(const struct search *s, struct bk_err *err)
     char list[700];
     enum bk_code rc;
 
+    p11_say_left_out(s->ring->p11);
     list_recipients(s->archive, list, sizeof list);
     if (s->first.code == BK_E_TOKEN || (s->first.code != BK_OK && s->ring->uri_count == 1)) {
         *err = s->first;

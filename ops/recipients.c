@@ -127,8 +127,14 @@ ops_recipients_add(struct ops_recipients *r, struct p11 *p11, const char *text, 
                    struct bk_err *err)
 {
     size_t before = r->count;
-    enum bk_code rc = p11_is_uri(text) ? add_uri(r, p11, text, err) : add_file(r, text, err);
+    enum bk_code rc;
 
+    if (p11_is_uri(text))
+        rc = add_uri(r, p11, text, err);
+    else if (strstr(text, "pin-value=") != NULL) /* as the name of a file it would be shown */
+        rc = bk_fail(err, BK_E_USAGE, "a recipient with a PIN that does not begin with \"pkcs11:\"");
+    else
+        rc = add_file(r, text, err);
     if (rc != BK_OK) {
         err->layer = "recipient"; /* as docs/CLI.md names it, over format's own word */
         return rc;
@@ -159,10 +165,8 @@ certificate_from_file(struct ops_signer *s, const char *path, struct bk_err *err
     struct bk_pem pem = {0};
     enum bk_code rc;
 
-    if ((rc = store_read_all(path, RECIPIENT_FILE_MAX, &text, err)) != BK_OK) {
-        rc = rc == BK_E_IO ? (err->code = BK_E_USAGE) : rc; /* the command line names it wrongly */
+    if ((rc = store_read_all(path, RECIPIENT_FILE_MAX, &text, err)) != BK_OK)
         goto done;
-    }
     if ((rc = bk_pem_parse((const char *)text.data, text.len, &pem, err)) != BK_OK) {
         bk_err_prefix(err, "%s", path);
         goto done;

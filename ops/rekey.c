@@ -98,6 +98,22 @@ is_recipient(const struct rekeying *r, const struct bk_key_id *id)
     return bk_envelope_find(&r->archive.envelope, id) >= 0;
 }
 
+/* An earlier run may have left the old key where it was: then a key that is not found is no sign that all is done. */
+static void
+warn_if_unfinished(const struct rekeying *r, const struct bk_key_id *to)
+{
+    const struct bk_record *record = &r->archive.record;
+    char id[BK_KEY_ID_TEXT];
+
+    for (size_t i = 0; i < record->proven_count; i++)
+        if (bk_key_id_equal(&record->proven[i], to))
+            return;
+    if (record->proven_count > 0 && !r->req->unproven)
+        bk_warn(r->req->log, "%s: nothing is done: --from opens nothing here; %s is a recipient already, but was not "
+                             "seen to open the archive when others were: the old key may still be one too",
+                store_source_name(r->src), bk_key_id_text(to, id));
+}
+
 /* A key that opens nothing here is no error if its successor is in place already: the work was done before. */
 static enum bk_code
 find_from(struct rekeying *r, struct bk_err *err)
@@ -106,8 +122,10 @@ find_from(struct rekeying *r, struct bk_err *err)
     size_t at = 0;
     enum bk_code rc = ops_keyring_find(r->req->from, &r->archive, &r->from, &r->from_owned, &at, err);
 
-    if (rc == BK_E_NO_KEY && to != NULL && is_recipient(r, &to->pub.id))
+    if (rc == BK_E_NO_KEY && to != NULL && is_recipient(r, &to->pub.id)) {
+        warn_if_unfinished(r, &to->pub.id);
         return BK_OK;
+    }
     if (rc != BK_OK) {
         bk_err_layer(err, "key");
         return rc;
@@ -156,9 +174,9 @@ put_recipient(struct rekeying *r, const struct bk_wrapped *wrapped, struct bk_er
 
 /* The wrapped key that a recipient has or gets, and whether it was seen to open the archive. */
 static enum bk_code
-bring_in(struct rekeying *r, const struct ops_recipient *recipient, int *proven, struct bk_err *err)
+wrap_for(struct rekeying *r, const struct ops_recipient *recipient, struct bk_wrapped *wrapped, int *proven,
+         struct bk_err *err)
 {
-    struct bk_wrapped wrapped = {0};
     int at = bk_envelope_find(&r->next, &recipient->pub.id);
     const struct ops_prover prover = {
         .p11 = r->req->p11, .keys = r->req->provers, .key_count = r->req->prover_count};
@@ -167,14 +185,12 @@ bring_in(struct rekeying *r, const struct ops_recipient *recipient, int *proven,
     if (rc != BK_OK)
         return rc;
     if (at >= 0)
-        wrapped = r->next.recipients[at].wrapped;
-    else if ((rc = ops_recipient_wrap(recipient, &r->cek, &wrapped, err)) != BK_OK)
+        *wrapped = r->next.recipients[at].wrapped;
+    else if ((rc = ops_recipient_wrap(recipient, &r->cek, wrapped, err)) != BK_OK)
         return rc;
-    if ((rc = ops_prove(&prover, recipient, &wrapped, &r->cek, proven, err)) != BK_OK)
-        return rc;
-    if (*proven)
+    if ((rc = ops_prove(&prover, recipient, wrapped, &r->cek, proven, err)) == BK_OK && *proven)
         add_proven(r, &recipient->pub.id);
-    return put_recipient(r, &wrapped, err);
+    return rc;
 }
 
 static void
@@ -186,6 +202,14 @@ drop(struct rekeying *r, const struct bk_key_id *id)
         return;
     bk_envelope_remove(&r->next, (size_t)at);
     r->changed = 1;
+}
+
+/* The old key goes first: an archive that has the most recipients has no room for one more. */
+static enum bk_code
+put_in_its_place(struct rekeying *r, const struct bk_wrapped *wrapped, struct bk_err *err)
+{
+    drop(r, &r->from_id);
+    return put_recipient(r, wrapped, err);
 }
 
 /* AES to AES on one token: the data key never leaves it. *done 0: this pair of keys cannot. */
@@ -210,24 +234,23 @@ replace_blind(struct rekeying *r, const struct ops_recipient *to, int *done, str
     *done = 1;
     r->blindness = BK_BLIND_HOST_BLIND;
     add_proven(r, &to->pub.id);
-    if ((rc = put_recipient(r, &wrapped, err)) == BK_OK)
-        drop(r, &r->from_id);
-    return rc;
+    return put_in_its_place(r, &wrapped, err);
 }
 
 static enum bk_code
 refuse_sighted(struct bk_err *err)
 {
-    enum bk_code rc = bk_fail(err, BK_E_POLICY, "these two keys cannot be exchanged without the data key passing "
-                                                "through this host, and --blind required forbids that");
+    enum bk_code rc = bk_fail(err, BK_E_POLICY, "this cannot be done without the data key passing through this host, "
+                                                "and --blind required forbids that");
 
-    bk_err_hint(err, "blind rotation needs two AES keys on one token, both allowed to wrap and unwrap");
+    bk_err_hint(err, "only --to can be blind, between two AES keys on one token, both allowed to wrap and unwrap");
     return rc;
 }
 
 static enum bk_code
 replace(struct rekeying *r, const struct ops_recipient *to, struct bk_err *err)
 {
+    struct bk_wrapped wrapped = {0};
     char id[BK_KEY_ID_TEXT];
     int done = 0, proven = 0;
     enum bk_code rc = BK_OK;
@@ -238,12 +261,12 @@ replace(struct rekeying *r, const struct ops_recipient *to, struct bk_err *err)
         return rc;
     if (r->req->blind == OPS_BLIND_REQUIRED)
         return refuse_sighted(err);
-    if ((rc = bring_in(r, to, &proven, err)) != BK_OK)
+    if ((rc = wrap_for(r, to, &wrapped, &proven, err)) != BK_OK)
         return rc;
-    if (proven || r->req->unproven) {
-        drop(r, &r->from_id);
-        return BK_OK;
-    }
+    if (proven || r->req->unproven)
+        return put_in_its_place(r, &wrapped, err);
+    if ((rc = put_recipient(r, &wrapped, err)) != BK_OK)
+        return rc;
     r->old_stays = 1;
     add_proven(r, &r->from_id);
     bk_warn(r->req->log, "%s: the new recipient %s was not seen to open the archive, so the old one stays; run this "
@@ -262,9 +285,11 @@ add_all(struct rekeying *r, struct bk_err *err)
         return refuse_sighted(err);
     for (size_t i = 0; i < r->req->add->count && rc == BK_OK; i++) {
         const struct ops_recipient *recipient = &r->req->add->items[i];
+        struct bk_wrapped wrapped = {0};
         int proven;
 
-        rc = bring_in(r, recipient, &proven, err);
+        if ((rc = wrap_for(r, recipient, &wrapped, &proven, err)) == BK_OK)
+            rc = put_recipient(r, &wrapped, err);
         if (rc == BK_OK && !is_recipient(r, &recipient->pub.id))
             bk_warn(r->req->log, "%s: %s is granted reading of this archive", store_source_name(r->src),
                     bk_key_id_text(&recipient->pub.id, id));
@@ -280,6 +305,8 @@ remove_named(struct rekeying *r, struct bk_err *err)
 
     if (r->req->remove_count == 0)
         return BK_OK;
+    if (r->req->blind == OPS_BLIND_REQUIRED)
+        return refuse_sighted(err);
     if (open_cek(r, err) != BK_OK)
         return err->code;
     add_proven(r, &r->from_id);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "store/name.h"
-#include "store/read_all.h"
+#include "store/source.h"
 
 enum bk_code
 ops_sidecar_path(const char *archive, char **out, struct bk_err *err)
@@ -19,6 +19,32 @@ ops_sidecar_path(const char *archive, char **out, struct bk_err *err)
     return BK_OK;
 }
 
+/* Who can write the archive's folder can put anything there: a FIFO would keep a reader waiting for ever. */
+static enum bk_code
+read_ordinary(const char *path, struct bk_buf *out, struct bk_err *err)
+{
+    struct store_source *src = NULL;
+    uint64_t size = 0;
+    uint8_t *at = NULL;
+    enum bk_code rc = store_source_open(path, NULL, &src, err);
+
+    if ((rc != BK_OK && err->os_errno == EISDIR) || (rc == BK_OK && !store_source_seekable(src)))
+        rc = bk_fail(err, BK_E_FORMAT, "%s: not an ordinary file, as a sidecar is", path);
+    if (rc == BK_OK)
+        rc = store_source_size(src, &size, err);
+    if (rc == BK_OK && size > OPS_SIDECAR_MAX)
+        rc = bk_fail(err, BK_E_FORMAT, "%s: a sidecar of %llu bytes, at most %d allowed", path,
+                     (unsigned long long)size, OPS_SIDECAR_MAX);
+    if (rc == BK_OK)
+        rc = bk_buf_extend(out, (size_t)size, &at, err);
+    if (rc == BK_OK)
+        rc = store_source_read_at(src, 0, at, (size_t)size, err);
+    if (rc != BK_OK)
+        bk_buf_free(out);
+    store_source_close(src);
+    return rc;
+}
+
 enum bk_code
 ops_sidecar_read(const char *archive, struct bk_buf *out, int *present, struct bk_err *err)
 {
@@ -28,7 +54,7 @@ ops_sidecar_read(const char *archive, struct bk_buf *out, int *present, struct b
     *present = 0;
     if (rc != BK_OK)
         return rc;
-    rc = store_read_all(path, OPS_SIDECAR_MAX, out, err);
+    rc = read_ordinary(path, out, err);
     *present = rc == BK_OK;
     if (rc != BK_OK && (err->os_errno == ENOENT || err->os_errno == ENOTDIR || err->os_errno == ENAMETOOLONG))
         rc = BK_OK; /* what has no such name has no sidecar */

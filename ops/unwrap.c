@@ -352,16 +352,23 @@ conclude(struct unwrapping *u, struct bk_err *err)
     return rc;
 }
 
-/* A consumer that stopped reading has usually said why by its exit status. */
+/* A consumer that stopped reading has usually said why by its exit status. Nobody holds the reading end any more, so
+ * nobody can take for the end of the input that the guard goes here. */
 static enum bk_code
 blame_consumer(struct unwrapping *u, enum bk_code rc, struct bk_err *err)
 {
+    struct store_command *consumer = u->consumer;
+    struct bk_err own = {0};
     char name[256];
 
-    if (u->consumer == NULL || err->os_errno != EPIPE)
+    if (consumer == NULL || err->os_errno != EPIPE)
         return rc;
-    (void)snprintf(name, sizeof name, "%s", store_command_name(u->consumer));
-    rc = bk_fail(err, BK_E_COMMAND, "%s: stopped reading before the end of the plaintext", name);
+    (void)snprintf(name, sizeof name, "%s", store_command_name(consumer));
+    u->consumer = NULL;
+    if ((rc = store_command_finish(consumer, &own)) != BK_OK)
+        *err = own;
+    else
+        rc = bk_fail(err, BK_E_COMMAND, "%s: stopped reading before the end of the plaintext", name);
     bk_err_layer(err, "consumer");
     return rc;
 }

@@ -58,3 +58,11 @@ p11_call_fail_as(const struct p11_port *port, enum bk_code code, struct bk_err *
     va_end(args);
     return fail(port, code, err, doing);
 }
+
+enum bk_code
+p11_call_fail_own(const struct p11_port *port, struct bk_err *err, const char *doing)
+{
+    enum bk_code code = p11_rv_code(port->rv);
+
+    return fail(port, code == BK_E_VERIFY ? BK_E_UNSUPPORTED : code, err, doing);
+}

@@ -39,4 +39,12 @@ BK_MUST_USE enum bk_code p11_call_fail(const struct p11_port *port, struct bk_er
 BK_MUST_USE enum bk_code p11_call_fail_as(const struct p11_port *port, enum bk_code code, struct bk_err *err,
                                           const char *fmt, ...) BK_PRINTF(4, 5);
 
+/* The same for a call that was given nothing but what we made: what would blame data that came in (BK_E_VERIFY) is
+ * BK_E_UNSUPPORTED. */
+BK_MUST_USE enum bk_code p11_call_fail_own(const struct p11_port *port, struct bk_err *err, const char *doing);
+
+/* What a handle is before a module has written it: one that answers CKR_OK and writes none must not make us use, or
+ * destroy, the object 0. */
+#define P11_NO_HANDLE CK_UNAVAILABLE_INFORMATION
+
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "pkcs11/left_out.h"
 #include "pkcs11/text.h"
 
 /* What a search among the objects of one token came to. */
@@ -168,6 +169,7 @@ p11_key_open(struct p11 *p, const char *text, enum p11_use use, struct bk_key **
     else
         bk_key_close(&key->base);
 done:
+    p11_left_out_explain(p, rc);
     p11_uri_free(&uri);
     return rc;
 }
@@ -186,7 +188,18 @@ find_recipient(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, st
     return rc;
 }
 
-/* The proof ties the public half, which the token may have from anywhere, to the private one. */
+/* 1 if the trial can be made: a login that may only wrap cannot open what it wraps. */
+static int
+can_be_tried(const struct p11_key *key)
+{
+    const struct p11_traits *t = &key->traits;
+
+    return key->base.pub.spki != NULL || ((t->can_wrap == 1 || t->can_encrypt == 1) &&
+                                          (t->can_unwrap == 1 || t->can_decrypt == 1));
+}
+
+/* The proof ties the public half, which the token may have from anywhere, to the private one; of a secret key it shows
+ * that what this token wraps can be opened again, before a backup depends on it. */
 enum bk_code
 p11_public(struct p11 *p, const char *text, struct bk_public *out, struct bk_err *err)
 {
@@ -201,12 +214,13 @@ p11_public(struct p11 *p, const char *text, struct bk_public *out, struct bk_err
         goto done;
     if ((rc = find_recipient(p, t, &uri, &key, err)) != BK_OK)
         goto done;
-    if (key->base.pub.spki != NULL)
+    if (can_be_tried(key))
         rc = p11_key_prove(key, 0, err);
     if (rc == BK_OK)
         rc = bk_public_copy(out, &key->base.pub, err);
     bk_key_close(&key->base);
 done:
+    p11_left_out_explain(p, rc);
     p11_uri_free(&uri);
     return rc;
 }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "pkcs11/find.h"
+#include "pkcs11/left_out.h"
 #include "pkcs11/public.h"
 
 /* The ids that are looked for, and the best that was found. */
@@ -105,6 +106,14 @@ look_private(struct p11_session *s, const struct p11_uri *uri, struct quest *q, 
     return rc;
 }
 
+static void
+note_unsearched(struct p11 *p, const struct bk_err *why)
+{
+    pthread_mutex_lock(&p->lock);
+    p11_left_out_add(p, "a token could not be searched: %s", why->message);
+    pthread_mutex_unlock(&p->lock);
+}
+
 /* 1 if what the token shows to everybody answers to one of the ids. Labels of the two halves may differ, so label is no
  * filter here. */
 static int
@@ -123,7 +132,7 @@ shows(struct p11_token *t, const struct bk_key_id *ids, size_t count)
         rc = look_secret(&s, NULL, &q, &why);
     p11_session_close(&s);
     if (rc != BK_OK)
-        bk_warn(t->owner->options.log, "a token could not be searched: %s", why.message);
+        note_unsearched(t->owner, &why);
     return rc == BK_OK && q.which < count;
 }
 
@@ -163,7 +172,7 @@ not_found(const struct p11_tokens *tokens, const struct p11_tokens *looked, stru
 
 /*
  * Tokens that show the key, or need no PIN (any more), in turn; if there are none and only one token is meant at all,
- * that one. A refused PIN ends the search, any other failure only that token.
+ * that one. A refused PIN or a request to stop ends the search, any other failure only that token.
  */
 static enum bk_code
 search_tokens(struct p11 *p, const struct p11_tokens *tokens, const struct p11_uri *uri, struct quest *q,
@@ -183,10 +192,9 @@ search_tokens(struct p11 *p, const struct p11_tokens *tokens, const struct p11_u
         if ((rc = open_on(p, t, uri, q, out, &last)) == BK_OK)
             continue;
         failed = rc;
-        if (rc == BK_E_PIN)
+        if (rc == BK_E_PIN || rc == BK_E_CANCELLED)
             break;
-        if (tokens->count > 1)
-            bk_warn(p->options.log, "a token could not be searched: %s", last.message);
+        note_unsearched(p, &last);
     }
     if (*out != NULL)
         return BK_OK;

@@ -4,6 +4,7 @@
 #include <openssl/rand.h>
 
 #include "pkcs11/find.h"
+#include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
 
 #define ID_LEN 16
@@ -154,7 +155,7 @@ generate_any(struct p11_session *s, struct values *v, const struct p11_generate 
         if (!p11_rv_is_parameter(s->port.rv))
             break;
     }
-    return p11_call_fail(&s->port, err, "making the key");
+    return p11_call_fail_own(&s->port, err, "making the key");
 }
 
 static const struct {
@@ -231,6 +232,24 @@ undo(struct p11 *p, struct p11_token *t, const struct values *v)
         bk_warn(p->options.log, "a key that failed its trial is left on the token: %s", why.message);
 }
 
+/* What is weaker than asked for, and can still be wanted. */
+static void
+warn_guarded(struct p11_key *key)
+{
+    struct p11_session *s = &key->session;
+    const struct bk_log *log = key->owner->options.log;
+
+    if (p11_object_bool(s, key->handle, CKA_MODIFIABLE) == 1)
+        bk_warn(log, "%s: attributes of the new key can be changed (CKA_MODIFIABLE is true)", s->port.where);
+    if (p11_object_bool(s, key->handle, CKA_PRIVATE) == 0)
+        bk_warn(log, "%s: the new key can be used without a login (CKA_PRIVATE is false)", s->port.where);
+    if (key->traits.class == CKO_SECRET_KEY && key->traits.can_decrypt == 1)
+        bk_warn(log,
+                "%s: the new key may also decrypt (CKA_DECRYPT is true), so whoever can log in reads what a blind "
+                "rotation keeps from the host",
+                s->port.where);
+}
+
 /* What the token says of the new key: a contradiction is an error, silence a warning. */
 static enum bk_code
 check_guarded(struct p11_key *key, struct bk_err *err)
@@ -238,7 +257,6 @@ check_guarded(struct p11_key *key, struct bk_err *err)
     struct p11_session *s = &key->session;
     int sensitive = p11_object_bool(s, key->handle, CKA_SENSITIVE);
     int extractable = p11_object_bool(s, key->handle, CKA_EXTRACTABLE);
-    int modifiable = p11_object_bool(s, key->handle, CKA_MODIFIABLE);
 
     if (sensitive == 0 || extractable == 1 || p11_object_bool(s, key->handle, CKA_TOKEN) == 0)
         return bk_fail(err, BK_E_UNSUPPORTED,
@@ -248,9 +266,7 @@ check_guarded(struct p11_key *key, struct bk_err *err)
     if (sensitive < 0 || extractable < 0)
         bk_warn(key->owner->options.log,
                 "%s: the token does not say whether the new key is sensitive and unextractable", s->port.where);
-    if (modifiable == 1)
-        bk_warn(key->owner->options.log, "%s: attributes of the new key can be changed (CKA_MODIFIABLE is true)",
-                s->port.where);
+    warn_guarded(key);
     return p11_object_check(s, err);
 }
 
@@ -355,6 +371,7 @@ p11_key_generate(struct p11 *p, const char *text, const struct p11_generate *wha
     if ((rc = make(p, tokens.at[0], &v, what, &key, err)) == BK_OK)
         *out = &key->base;
 done:
+    p11_left_out_explain(p, rc);
     p11_uri_free(&uri);
     return rc;
 }

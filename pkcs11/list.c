@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "pkcs11/left_out.h"
 #include "pkcs11/public.h"
 #include "pkcs11/text.h"
 
@@ -116,6 +117,17 @@ list_token(struct p11_token *t, const struct p11_uri *uri, int log_in, struct li
     return rc;
 }
 
+/* One PIN tried on several tokens is a wrong one on all but one. */
+static enum bk_code
+refuse_one_pin(const struct p11_uri *uri, const struct p11_tokens *match, struct bk_err *err)
+{
+    struct p11_text_list names = {0};
+
+    p11_tokens_list(match, &names);
+    return bk_fail(err, BK_E_USAGE, "%s has a PIN and matches %zu tokens: %s; name one by token= or serial=", uri->text,
+                   match->count, p11_text_list_end(&names));
+}
+
 enum bk_code
 p11_list(struct p11 *p, const char *text, int log_in, int (*each)(void *ctx, const struct p11_item *item), void *ctx,
          size_t *tokens, struct bk_err *err)
@@ -128,6 +140,10 @@ p11_list(struct p11 *p, const char *text, int log_in, int (*each)(void *ctx, con
     if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
         return rc;
     rc = p11_tokens_match(p, &uri, &match, err);
+    if (uri.module_path == NULL)
+        p11_say_left_out(p);
+    if (rc == BK_OK && log_in && match.count > 1 && (uri.pin_source != NULL || uri.pin_value.data != NULL))
+        rc = refuse_one_pin(&uri, &match, err);
     for (size_t i = 0; rc == BK_OK && !l.stopped && i < match.count; i++)
         rc = list_token(match.at[i], &uri, log_in, &l, err);
     if (rc == BK_OK)

@@ -56,10 +56,19 @@ get_pin(struct p11_token *t, const struct p11_uri *uri, CK_FLAGS flags, struct b
     return bk_secret_from(&t->pin, uri->pin_value.data, uri->pin_value.len, err);
 }
 
+/* Whoever restarts this by itself spends the tries that are left. */
+static void
+hint_refused(struct bk_err *err)
+{
+    bk_err_hint(err, "each wrong PIN brings the token nearer to locking: check the PIN and where it comes from before "
+                     "anything starts this again");
+}
+
 static enum bk_code
 login_refused(struct p11_token *t, const struct p11_port *port, struct bk_err *err)
 {
-    bk_secret_wipe(&t->pin);
+    enum bk_code rc;
+
     t->failed = BK_E_PIN;
     switch (port->rv) {
     case CKR_PIN_LOCKED:
@@ -69,7 +78,9 @@ login_refused(struct p11_token *t, const struct p11_port *port, struct bk_err *e
     case CKR_USER_PIN_NOT_INITIALIZED:
         return p11_call_fail_as(port, BK_E_PIN, err, "no user PIN was ever set on this token");
     default:
-        return p11_call_fail_as(port, BK_E_PIN, err, "the PIN was refused and is not tried again");
+        rc = p11_call_fail_as(port, BK_E_PIN, err, "the PIN was refused and is not tried again");
+        hint_refused(err);
+        return rc;
     }
 }
 
@@ -82,6 +93,7 @@ login_call(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session
     /* somebody in this process was first: the token did not look at our PIN, and need not */
     if (rv == CKR_OK || rv == CKR_USER_ALREADY_LOGGED_IN)
         return BK_OK;
+    bk_secret_wipe(&t->pin);
     if (p11_rv_code(rv) == BK_E_PIN)
         return login_refused(t, port, err);
     /* it may have counted as a wrong PIN all the same: some tokens have only one code for everything */
@@ -106,19 +118,33 @@ session_alive(struct p11_token *t, struct p11_port *port)
     return info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS;
 }
 
+/* Reads the state of the PIN anew, and readies one unless the token has its own keypad. */
+static enum bk_code
+prepare_pin(struct p11_token *t, struct p11_port *port, const struct p11_uri *uri, struct bk_err *err)
+{
+    CK_TOKEN_INFO info = {0};
+
+    if (P11_CALL(port, C_GetTokenInfo, t->slot, &info) != CKR_OK)
+        return p11_call_fail_as(port, BK_E_TOKEN, err, "reading the state of the PIN");
+    if (!p11_token_is_same(t, &info))
+        return bk_fail(err, BK_E_TOKEN, "%s: another token is in its slot now, so no PIN was tried", t->where);
+    if ((info.flags & CKF_USER_PIN_LOCKED) != 0)
+        return bk_fail(err, BK_E_PIN, "%s: the token says that its PIN is locked, so none was tried", t->where);
+    if ((info.flags & CKF_PROTECTED_AUTHENTICATION_PATH) == 0)
+        return get_pin(t, uri, info.flags, err);
+    /* the token waits for a person, who would otherwise see a program that hangs */
+    bk_warn(t->owner->options.log, "%s: waits for its PIN at its own keypad", t->where);
+    return BK_OK;
+}
+
 static enum bk_code
 login_fresh(struct p11_token *t, struct p11_port *port, const struct p11_uri *uri, struct bk_err *err)
 {
-    CK_TOKEN_INFO info = {0};
     enum bk_code rc;
 
     if (t->failed != BK_OK)
         return failed_before(t, err);
-    if (P11_CALL(port, C_GetTokenInfo, t->slot, &info) != CKR_OK)
-        return p11_call_fail_as(port, BK_E_TOKEN, err, "reading the state of the PIN");
-    if ((info.flags & CKF_USER_PIN_LOCKED) != 0)
-        return bk_fail(err, BK_E_PIN, "%s: the token says that its PIN is locked, so none was tried", t->where);
-    if ((info.flags & CKF_PROTECTED_AUTHENTICATION_PATH) == 0 && (rc = get_pin(t, uri, info.flags, err)) != BK_OK)
+    if ((rc = prepare_pin(t, port, uri, err)) != BK_OK)
         return rc;
     return login_call(t, port, t->session, CKU_USER, err);
 }
@@ -172,16 +198,13 @@ p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *e
 enum bk_code
 p11_token_context_login(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session, struct bk_err *err)
 {
-    CK_TOKEN_INFO info = t->info;
     enum bk_code rc = BK_OK;
 
     pthread_mutex_lock(&t->owner->lock);
-    if (t->pin.data == NULL)
-        (void)P11_CALL(port, C_GetTokenInfo, t->slot, &info);
     if (t->failed != BK_OK)
         rc = failed_before(t, err);
-    else if ((info.flags & CKF_PROTECTED_AUTHENTICATION_PATH) == 0)
-        rc = get_pin(t, NULL, info.flags, err);
+    else if (t->pin.data == NULL)
+        rc = prepare_pin(t, port, NULL, err);
     if (rc == BK_OK)
         rc = login_call(t, port, session, CKU_CONTEXT_SPECIFIC, err);
     pthread_mutex_unlock(&t->owner->lock);

@@ -8,6 +8,7 @@
 
 #include <p11-kit/p11-kit.h>
 
+#include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
 #include "pkcs11/text.h"
 
@@ -74,8 +75,8 @@ add_configured(struct p11 *p, CK_FUNCTION_LIST *list, struct bk_err *err)
     if (is_trust_store(list))
         return BK_OK;
     if (module_initialize(m) != CKR_OK)
-        bk_warn(p->options.log, "PKCS#11 %s is configured but does not start: %s; its tokens are not seen", m->where,
-                p11_rv_name(m->port.rv, text));
+        p11_left_out_add(p, "PKCS#11 %s is configured but does not start: C_Initialize: %s; its tokens are not seen",
+                         m->where, p11_rv_name(m->port.rv, text));
     else
         m->usable = 1;
     return BK_OK;
@@ -95,9 +96,13 @@ load_configured(struct p11 *p, struct bk_err *err)
         return bk_fail(err, BK_E_TOKEN, "p11-kit cannot load its configured modules: %s",
                        message != NULL ? message : "no reason given");
     p->configured_loaded = 1;
-    /* p11-kit skips a module that it cannot load, and keeps only the last reason */
+    /* p11-kit skips modules that it cannot load and keeps only the last reason; its library has no call that tells the
+     * others, its own program prints them all */
     if (message != NULL)
-        bk_warn(p->options.log, "a PKCS#11 module that p11-kit has configured was left out: %s", message);
+        p11_left_out_add(p,
+                         "a PKCS#11 module that p11-kit has configured was left out, perhaps others too (p11-kit "
+                         "list-modules -v names all): %s",
+                         message);
     for (size_t i = 0; rc == BK_OK && p->configured[i] != NULL; i++)
         rc = add_configured(p, p->configured[i], err);
     return rc;

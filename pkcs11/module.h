@@ -17,7 +17,7 @@ struct p11_module {
 
 /*
  * Loads what the URI needs: the module of its module-path, or else all that p11-kit has configured. A configured module
- * that is broken is reported through the log; one named by module-path is an error. Under the lock.
+ * that is broken is left out (p11_say_left_out); one named by module-path is an error. Under the lock.
  */
 BK_MUST_USE enum bk_code p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err);
 

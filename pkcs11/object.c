@@ -14,7 +14,11 @@ p11_object_bytes(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TY
                  size_t *len)
 {
     CK_ATTRIBUTE a = {.type = type, .pValue = out, .ulValueLen = (CK_ULONG)room};
-    CK_RV rv = P11_CALL(&s->port, C_GetAttributeValue, s->handle, object, &a, 1);
+    CK_RV rv;
+
+    /* a module may claim a length and write nothing */
+    memset(out, 0, room);
+    rv = P11_CALL(&s->port, C_GetAttributeValue, s->handle, object, &a, 1);
 
     if (rv != CKR_OK || a.ulValueLen == CK_UNAVAILABLE_INFORMATION || a.ulValueLen > room)
         return 0;
@@ -106,8 +110,11 @@ collect(struct p11_session *s, struct p11_handles *h, struct bk_err *err)
         if (more == NULL)
             return bk_fail_nomem(err);
         h->at = more;
-        if (P11_CALL(&s->port, C_FindObjects, s->handle, h->at + h->count, room, &found) != CKR_OK || found > room)
+        if (P11_CALL(&s->port, C_FindObjects, s->handle, h->at + h->count, room, &found) != CKR_OK)
             return p11_call_fail_as(&s->port, BK_E_TOKEN, err, "finding objects");
+        if (found > room)
+            return bk_fail(err, BK_E_TOKEN, "%s: C_FindObjects gives %lu objects where %lu were asked for",
+                           s->port.where, (unsigned long)found, (unsigned long)room);
         if (found == 0)
             return BK_OK;
         h->count += found;

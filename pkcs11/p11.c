@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "pkcs11/left_out.h"
 #include "pkcs11/module.h"
 #include "pkcs11/token.h"
 
@@ -24,6 +25,7 @@ p11_close(struct p11 *p)
         return;
     p11_tokens_free(p);
     p11_modules_free(p);
+    p11_left_out_free(p);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }

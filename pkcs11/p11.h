@@ -46,6 +46,13 @@ BK_MUST_USE enum bk_code p11_open(const struct p11_options *options, struct p11 
 /* Logs out, closes sessions, finalizes and unloads modules; before OpenSSL's clean-up. NULL does nothing. */
 void p11_close(struct p11 *p);
 
+/*
+ * Warns, once a run, of configured modules and of tokens that could not be used: for whoever did not find a token or a
+ * key. p11_key_open, p11_public and p11_key_generate do so themselves when they fail for that, and p11_list always;
+ * p11_key_find does not, since its caller may look elsewhere. NULL does nothing.
+ */
+void p11_say_left_out(struct p11 *p);
+
 /* BK_OK if text is a PKCS#11 URI that bk understands; BK_E_USAGE says what is wrong (no "pkcs11:", unknown attribute,
  * slot-id=, a byte that must be percent-encoded), never with a PIN in it. */
 BK_MUST_USE enum bk_code p11_uri_check(const char *uri, struct bk_err *err);
@@ -128,7 +135,8 @@ struct p11_item {
 };
 
 /* Calls each for every key and certificate that the URI allows; logs in to those tokens if log_in (else public objects
- * only). each returns nonzero to stop. *tokens is how many tokens matched. */
+ * only). each returns nonzero to stop. *tokens is how many tokens matched. BK_E_USAGE for a URI with a PIN that several
+ * tokens answer to, since it is right for one of them at most. */
 BK_MUST_USE enum bk_code p11_list(struct p11 *p, const char *uri, int log_in,
                                   int (*each)(void *ctx, const struct p11_item *item), void *ctx, size_t *tokens,
                                   struct bk_err *err);

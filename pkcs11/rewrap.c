@@ -54,9 +54,9 @@ static enum bk_code
 step(struct p11_key *key, void *args, struct bk_err *err)
 {
     struct rewrap_args *a = args;
-    CK_OBJECT_HANDLE first = 0;
-    CK_OBJECT_HANDLE second = 0;
-    int have_first = 0; /* zero is a valid handle */
+    CK_OBJECT_HANDLE first = P11_NO_HANDLE;
+    CK_OBJECT_HANDLE second = P11_NO_HANDLE;
+    int have_first = 0; /* every number is a valid handle */
     int have_second = 0;
     uint8_t back[BK_AESKW_LEN];
     enum bk_code rc;
@@ -73,6 +73,11 @@ step(struct p11_key *key, void *args, struct bk_err *err)
         goto done;
     if ((rc = open_blind(key, a->to->handle, a->out, &second, err)) != BK_OK)
         goto done;
+    if (second == first) {
+        /* then it would not be what the new KEK opens, and the comparison below would prove nothing */
+        rc = bk_fail(err, BK_E_TOKEN, "%s: two opened keys have one handle", key->token->where);
+        goto done;
+    }
     have_second = 1;
     if ((rc = check_sensitive(key, second, err)) != BK_OK)
         goto done;
@@ -85,6 +90,8 @@ done:
         p11_key_drop_object(key, second);
     if (have_first)
         p11_key_drop_object(key, first);
+    if (rc != BK_OK) /* what cost us our session may have cost the other key its handle */
+        p11_session_close(&a->to->session);
     return rc;
 }
 

@@ -19,16 +19,16 @@ sign_call(struct p11_key *key, CK_MECHANISM *mechanism, const uint8_t digest[32]
           struct bk_err *err)
 {
     struct p11_session *s = &key->session;
-    uint8_t room[2 * BK_SIGNATURE_MAX];
+    uint8_t room[2 * BK_SIGNATURE_MAX] = {0};
     CK_ULONG len = sizeof room;
     enum bk_code rc;
 
     if (P11_CALL(&s->port, C_SignInit, s->handle, mechanism, key->handle) != CKR_OK)
-        return p11_call_fail(&s->port, err, "signing");
+        return p11_call_fail_own(&s->port, err, "signing");
     if ((rc = p11_key_authenticate(key, err)) != BK_OK)
         return rc;
     if (P11_CALL(&s->port, C_Sign, s->handle, (CK_BYTE *)(uintptr_t)digest, 32, room, &len) != CKR_OK)
-        return p11_call_fail(&s->port, err, "signing");
+        return p11_call_fail_own(&s->port, err, "signing");
     if (len != want || want > BK_SIGNATURE_MAX)
         return bk_fail(err, BK_E_TOKEN, "%s: a signature of %lu bytes, not %zu", s->port.where, (unsigned long)len,
                        want);

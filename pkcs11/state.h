@@ -9,6 +9,7 @@
 
 struct p11_module;
 struct p11_token;
+struct p11_left_out;
 
 struct p11 {
     struct p11_options options;
@@ -18,6 +19,7 @@ struct p11 {
     CK_FUNCTION_LIST **configured; /* as p11-kit returned them */
     struct p11_module *modules;    /* nothing leaves these lists before p11_close, so pointers into them stay good */
     struct p11_token *tokens;
+    struct p11_left_out *left_out; /* what could not be used, told once it may matter */
 };
 
 #endif

@@ -4,21 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 void
 p11_text_field(char *out, size_t room, const void *field, size_t len)
 {
     const uint8_t *in = field;
-    size_t n = 0;
 
     while (len > 0 && (in[len - 1] == ' ' || in[len - 1] == '\0'))
         len--;
-    for (; n < len && n + 1 < room; n++) {
-        /* C0, DEL, and C1 in its UTF-8 form (C2 80 to C2 9F) */
-        int control = in[n] < 0x20 || in[n] == 0x7f || (n > 0 && in[n - 1] == 0xc2 && in[n] < 0xa0);
-
-        out[n] = control ? '?' : (char)in[n];
-    }
-    out[n] = '\0';
+    (void)bk_text_plain(out, room, in, len);
 }
 
 void

@@ -4,8 +4,7 @@
 
 #include <stddef.h>
 
-/* Trims blanks and NULs at the end of a field and puts '?' for control characters, so that no label can command a
- * terminal. Always ends with NUL; what does not fit is cut. */
+/* Trims blanks and NULs at the end of a field and makes the rest plain (bk_text_plain). */
 void p11_text_field(char *out, size_t room, const void *field, size_t len);
 
 /* "a, b, c and 4 more". Zero-initialise. */

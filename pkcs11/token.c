@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
+
+/* More slots than this are a number that the module made up. */
+#define SLOTS_MAX 65536
 
 static struct p11_token *
 token_new(struct p11 *p, struct p11_module *m, CK_SLOT_ID slot, const CK_TOKEN_INFO *info)
@@ -20,10 +24,20 @@ token_new(struct p11 *p, struct p11_module *m, CK_SLOT_ID slot, const CK_TOKEN_I
     p11_text_field(t->label, sizeof t->label, info->label, sizeof info->label);
     p11_text_field(t->serial, sizeof t->serial, info->serialNumber, sizeof info->serialNumber);
     p11_text_field(t->model, sizeof t->model, info->model, sizeof info->model);
-    (void)snprintf(t->where, sizeof t->where, "token '%s'", t->label);
+    if (t->label[0] != '\0')
+        (void)snprintf(t->where, sizeof t->where, "token '%s'", t->label);
+    else
+        (void)snprintf(t->where, sizeof t->where, "token without a label (serial %s)", t->serial);
     t->next = p->tokens;
     p->tokens = t;
     return t;
+}
+
+int
+p11_token_is_same(const struct p11_token *t, const CK_TOKEN_INFO *now)
+{
+    return memcmp(t->info.label, now->label, sizeof now->label) == 0 &&
+           memcmp(t->info.serialNumber, now->serialNumber, sizeof now->serialNumber) == 0;
 }
 
 /* The same slot with the same token in it is the same token; another card in that slot is not. */
@@ -31,8 +45,7 @@ static struct p11_token *
 token_known(struct p11 *p, const struct p11_module *m, CK_SLOT_ID slot, const CK_TOKEN_INFO *info)
 {
     for (struct p11_token *t = p->tokens; t != NULL; t = t->next)
-        if (t->module == m && t->slot == slot && memcmp(t->info.label, info->label, sizeof info->label) == 0 &&
-            memcmp(t->info.serialNumber, info->serialNumber, sizeof info->serialNumber) == 0)
+        if (t->module == m && t->slot == slot && p11_token_is_same(t, info))
             return t;
     return NULL;
 }
@@ -69,8 +82,8 @@ add_slot(struct p11 *p, struct p11_module *m, CK_SLOT_ID slot, const struct p11_
     if (rv == CKR_TOKEN_NOT_PRESENT || rv == CKR_TOKEN_NOT_RECOGNIZED)
         return BK_OK;
     if (rv != CKR_OK) {
-        bk_warn(p->options.log, "%s: the token in slot %lu was left out: C_GetTokenInfo: %s", m->where,
-                (unsigned long)slot, p11_rv_name(rv, text));
+        p11_left_out_add(p, "%s: the token in slot %lu was left out: C_GetTokenInfo: %s", m->where,
+                         (unsigned long)slot, p11_rv_name(rv, text));
         return BK_OK;
     }
     if (!is_initialized(&info))
@@ -93,7 +106,7 @@ slot_list(struct p11_module *m, CK_SLOT_ID **slots, CK_ULONG *count, struct bk_e
     for (int tries = 0; tries < 5; tries++) {
         CK_ULONG room = 0;
 
-        if (P11_CALL(&m->port, C_GetSlotList, CK_TRUE, NULL, &room) != CKR_OK || room > 65536)
+        if (P11_CALL(&m->port, C_GetSlotList, CK_TRUE, NULL, &room) != CKR_OK || room > SLOTS_MAX)
             break;
         free(*slots);
         *slots = calloc(room + 8, sizeof **slots);
@@ -107,6 +120,8 @@ slot_list(struct p11_module *m, CK_SLOT_ID **slots, CK_ULONG *count, struct bk_e
     }
     free(*slots);
     *slots = NULL;
+    if (m->port.rv == CKR_OK)
+        return bk_fail(err, BK_E_TOKEN, "%s: C_GetSlotList gives a number of slots that cannot be", m->where);
     return p11_call_fail_as(&m->port, BK_E_TOKEN, err, "listing slots");
 }
 
@@ -119,7 +134,7 @@ add_module(struct p11 *p, struct p11_module *m, const struct p11_uri *uri, struc
     enum bk_code rc = slot_list(m, &slots, &count, &own);
 
     if (rc == BK_E_TOKEN && m->path == NULL) {
-        bk_warn(p->options.log, "a configured PKCS#11 module was left out: %s", own.message);
+        p11_left_out_add(p, "a configured PKCS#11 module was left out: %s", own.message);
         return BK_OK;
     }
     if (rc != BK_OK && err != NULL)
@@ -177,6 +192,8 @@ p11_tokens_none(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
     if (usable == 0) {
         rc = bk_fail(err, BK_E_TOKEN, "no token matches %s: no PKCS#11 module could be used", uri->text);
         bk_err_hint(err, "give ?module-path=… in the URI, or configure the module for p11-kit (p11-kit list-modules)");
+    } else if (all.count == 0) {
+        rc = bk_fail(err, BK_E_TOKEN, "no token matches %s: no token is there at all", uri->text);
     } else {
         rc = bk_fail(err, BK_E_TOKEN, "no token matches %s; tokens that are there: %s", uri->text,
                      p11_text_list_end(&list));

@@ -14,7 +14,7 @@ struct p11_token {
     char label[33];     /* these are for people: control characters replaced */
     char serial[17];
     char model[17];
-    char where[48];   /* "token 'bk'" */
+    char where[64];   /* "token 'bk'" */
     int session_open; /* one session stays open, since a token forgets the login with its last session */
     CK_SESSION_HANDLE session;
     int logged_in;
@@ -45,6 +45,8 @@ void p11_tokens_free(struct p11 *p);
  * there is no PIN or it was refused, now or earlier in the run.
  */
 BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
+/* 1 if the token that was found is still in its slot: another one must not get its PIN. */
+int p11_token_is_same(const struct p11_token *t, const CK_TOKEN_INFO *now);
 /* 1 if private objects can be seen without giving a PIN now. */
 int p11_token_is_open(struct p11_token *t);
 /* For keys with CKA_ALWAYS_AUTHENTICATE: between Init and the operation, on the session that port belongs to. */

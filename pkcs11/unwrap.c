@@ -92,7 +92,7 @@ static enum bk_code
 by_unwrap(struct p11_key *key, CK_MECHANISM *mechanism, const struct bk_wrapped *in, struct bk_secret *cek,
           struct bk_err *err)
 {
-    CK_OBJECT_HANDLE object = 0;
+    CK_OBJECT_HANDLE object = P11_NO_HANDLE;
     enum bk_code rc = p11_unwrap_object(key, key->handle, mechanism, in->data, in->len, 0, &object, err);
 
     if (rc != BK_OK)
@@ -206,7 +206,7 @@ unwrap_ecdh(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *
 {
     size_t secret_len = in->scheme == BK_SCHEME_ECDH_P384 ? 48 : 32;
     struct bk_secret shared = {0};
-    CK_OBJECT_HANDLE object = 0;
+    CK_OBJECT_HANDLE object = P11_NO_HANDLE;
     enum bk_code rc;
 
     /* on the host, since not every token checks; a point off the curve would draw the key out bit by bit */

@@ -53,6 +53,18 @@ check_value(const char *value, size_t len, struct bk_err *err)
     return BK_OK;
 }
 
+/* A PIN before the '?' (for which somebody wrote '&' or ';') would be taken for a part of a name, and shown with it. */
+static enum bk_code
+check_misplaced_pin(const char *at, size_t len, struct bk_err *err)
+{
+    static const char *const names[] = {"pin-value=", "pin-source="};
+
+    for (size_t i = 0; i < 2; i++)
+        if (memmem(at, len, names[i], strlen(names[i])) != NULL)
+            return bk_fail(err, BK_E_USAGE, "PKCS#11 URI: %s stands after a '?', not before it", names[i]);
+    return BK_OK;
+}
+
 /* One part, attributes between separators. Values are never shown: one of them may be a PIN. */
 static enum bk_code
 check_part(const char *at, size_t len, char separator, const char *const *names, int query, struct bk_err *err)
@@ -65,11 +77,14 @@ check_part(const char *at, size_t len, char separator, const char *const *names,
         const char *equals = memchr(at, '=', item);
         size_t name = equals == NULL ? item : (size_t)(equals - at);
         int index = name_index(names, at, name);
+        enum bk_code rc;
 
         if (item > 0 && !query && name == 7 && memcmp(at, "slot-id", 7) == 0)
             return bk_fail(err, BK_E_USAGE,
                            "PKCS#11 URI: slot-id= is refused, since slots are renumbered; name the "
                            "token by token= or serial=");
+        if (item > 0 && !query && (rc = check_misplaced_pin(at, item, err)) != BK_OK)
+            return rc;
         if (item > 0 && (index < 0 || equals == NULL)) {
             if (query)
                 return bk_fail(err, BK_E_USAGE,
@@ -124,8 +139,6 @@ take_pin(struct p11_uri *uri, struct bk_err *err)
 
     if (pin == NULL)
         return BK_OK;
-    if (pin[0] == '\0')
-        return bk_fail(err, BK_E_USAGE, "PKCS#11 URI: pin-value= is empty");
     rc = bk_secret_from(&uri->pin_value, pin, strlen(pin), err);
     /* p11-kit would free the bytes without wiping them; the pointer is to its own writable copy */
     OPENSSL_cleanse((char *)(uintptr_t)pin, strlen(pin));
@@ -152,26 +165,34 @@ parse_kit(struct p11_uri *uri, const char *text, struct bk_err *err)
     if (p11_kit_uri_any_unrecognized(uri->kit))
         return bk_fail(err, BK_E_USAGE,
                        "PKCS#11 URI %s: a value that no token can have (too long, or an unknown type=)", uri->text);
+    if (p11_kit_uri_get_pin_value(uri->kit) != NULL && p11_kit_uri_get_pin_value(uri->kit)[0] == '\0')
+        return bk_fail(err, BK_E_USAGE, "PKCS#11 URI: pin-value= is empty");
     uri->module_path = p11_kit_uri_get_module_path(uri->kit);
     uri->module_name = p11_kit_uri_get_module_name(uri->kit);
     uri->pin_source = p11_kit_uri_get_pin_source(uri->kit);
     return BK_OK;
 }
 
-enum bk_code
-p11_uri_parse(struct p11_uri *out, const char *text, struct bk_err *err)
+/* All but the PIN, which stays in p11-kit's memory. *uri is the caller's to free on failure too. */
+static enum bk_code
+parse_names(struct p11_uri *uri, const char *text, struct bk_err *err)
 {
-    struct p11_uri uri = {0};
     size_t path_len = 0;
     enum bk_code rc;
 
     if ((rc = check_form(text, &path_len, err)) != BK_OK)
         return rc;
-    uri.text = strndup(text, path_len);
-    if (uri.text == NULL)
-        return bk_fail_nomem(err);
-    rc = parse_kit(&uri, text, err);
-    if (uri.kit != NULL && rc == BK_OK)
+    uri->text = strndup(text, path_len);
+    return uri->text == NULL ? bk_fail_nomem(err) : parse_kit(uri, text, err);
+}
+
+enum bk_code
+p11_uri_parse(struct p11_uri *out, const char *text, struct bk_err *err)
+{
+    struct p11_uri uri = {0};
+    enum bk_code rc = parse_names(&uri, text, err);
+
+    if (rc == BK_OK)
         rc = take_pin(&uri, err);
     if (rc != BK_OK) {
         p11_uri_free(&uri);
@@ -246,7 +267,8 @@ enum bk_code
 p11_uri_check(const char *text, struct bk_err *err)
 {
     struct p11_uri uri = {0};
-    enum bk_code rc = p11_uri_parse(&uri, text, err);
+    /* command lines are checked before there is protected memory for a PIN */
+    enum bk_code rc = parse_names(&uri, text, err);
 
     p11_uri_free(&uri);
     return rc;

@@ -3,22 +3,34 @@
 
 #include "pkcs11/key.h"
 
+/* room was all zeros before the call: no wrapped key looks like that, but one that nobody wrote does. */
+static enum bk_code
+take_wrapped(const struct p11_session *s, const uint8_t room[BK_WRAPPED_MAX], CK_ULONG len, uint8_t out[BK_AESKW_LEN],
+             struct bk_err *err)
+{
+    static const uint8_t nothing[BK_AESKW_LEN];
+
+    if (len != BK_AESKW_LEN)
+        return bk_fail(err, BK_E_UNSUPPORTED, "%s: AES key wrap gave %lu bytes, not %d: this is not RFC 3394",
+                       s->port.where, (unsigned long)len, BK_AESKW_LEN);
+    if (memcmp(room, nothing, sizeof nothing) == 0)
+        return bk_fail(err, BK_E_TOKEN, "%s: %s reports success and wrote nothing", s->port.where, s->port.call);
+    memcpy(out, room, BK_AESKW_LEN);
+    return BK_OK;
+}
+
 enum bk_code
 p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object, uint8_t out[BK_AESKW_LEN],
                 struct bk_err *err)
 {
     struct p11_session *s = &key->session;
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
-    uint8_t room[BK_WRAPPED_MAX];
+    uint8_t room[BK_WRAPPED_MAX] = {0};
     CK_ULONG len = sizeof room;
 
     if (P11_CALL(&s->port, C_WrapKey, s->handle, &mechanism, under, object, room, &len) != CKR_OK)
-        return p11_call_fail(&s->port, err, "wrapping a key");
-    if (len != BK_AESKW_LEN)
-        return bk_fail(err, BK_E_UNSUPPORTED, "%s: AES key wrap gave %lu bytes, not %d: this is not RFC 3394",
-                       s->port.where, (unsigned long)len, BK_AESKW_LEN);
-    memcpy(out, room, BK_AESKW_LEN);
-    return BK_OK;
+        return p11_call_fail_own(&s->port, err, "wrapping a key");
+    return take_wrapped(s, room, len, out, err);
 }
 
 static enum bk_code
@@ -42,13 +54,13 @@ create_object(struct p11_key *key, CK_KEY_TYPE type, const struct bk_secret *cek
 static enum bk_code
 by_wrap(struct p11_key *key, const struct bk_secret *cek, uint8_t out[BK_AESKW_LEN], struct bk_err *err)
 {
-    CK_OBJECT_HANDLE object = 0;
+    CK_OBJECT_HANDLE object = P11_NO_HANDLE;
     enum bk_code rc = create_object(key, CKK_GENERIC_SECRET, cek, &object);
 
     if (rc != BK_OK)
         rc = create_object(key, CKK_AES, cek, &object);
     if (rc != BK_OK)
-        return p11_call_fail(&key->session.port, err, "making a session key to wrap");
+        return p11_call_fail_own(&key->session.port, err, "making a session key to wrap");
     rc = p11_wrap_object(key, key->handle, object, out, err);
     p11_key_drop_object(key, object);
     return rc;
@@ -59,21 +71,17 @@ by_encrypt(struct p11_key *key, const struct bk_secret *cek, uint8_t out[BK_AESK
 {
     struct p11_session *s = &key->session;
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
-    uint8_t room[BK_WRAPPED_MAX];
+    uint8_t room[BK_WRAPPED_MAX] = {0};
     CK_ULONG len = sizeof room;
     enum bk_code rc;
 
     if (P11_CALL(&s->port, C_EncryptInit, s->handle, &mechanism, key->handle) != CKR_OK)
-        return p11_call_fail(&s->port, err, "wrapping a key");
+        return p11_call_fail_own(&s->port, err, "wrapping a key");
     if ((rc = p11_key_authenticate(key, err)) != BK_OK)
         return rc;
     if (P11_CALL(&s->port, C_Encrypt, s->handle, cek->data, (CK_ULONG)cek->len, room, &len) != CKR_OK)
-        return p11_call_fail(&s->port, err, "wrapping a key");
-    if (len != BK_AESKW_LEN)
-        return bk_fail(err, BK_E_UNSUPPORTED, "%s: AES key wrap gave %lu bytes, not %d: this is not RFC 3394",
-                       s->port.where, (unsigned long)len, BK_AESKW_LEN);
-    memcpy(out, room, BK_AESKW_LEN);
-    return BK_OK;
+        return p11_call_fail_own(&s->port, err, "wrapping a key");
+    return take_wrapped(s, room, len, out, err);
 }
 
 struct wrap_args {

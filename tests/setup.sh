@@ -6,7 +6,9 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
 packages=(
     build-essential cmake ninja-build pkg-config         # to build
-    libssl-dev libp11-kit-dev libtasn1-6-dev libtasn1-bin libjansson-dev
+    libssl-dev libp11-kit-dev libtasn1-6-dev libtasn1-bin libjansson-dev libinih-dev
+    scdoc                                                # manual pages
+    man-db zsh                                           # tests/cli/docs_test.sh: pages and completion as they are used
     libcmocka-dev                                        # unit tests
     softhsm2 p11-kit opensc                              # a token, and a second opinion on what is in it
     openssl libengine-pkcs11-openssl                     # break-glass with stock tools

@@ -32,21 +32,24 @@ const char key_help[] =
     "show      one key: attributes as the module claims them, and how it can be wrapped to\n"
     "export    the public half, with its scheme and URI as text above the PEM block\n"
     "\n"
-    "      --type TYPE    rsa3072, rsa4096, p256, p384 or aes256\n"
-    "      --use USE      kek (opens archives) or sign (signs them; a certificate is made too)\n"
-    "      --owner TEXT   the name in the certificate (default: the key's label)\n"
-    "      --days N       how long the certificate is valid (default 3650)\n"
-    "  -o, --output FILE  where the public half or certificate goes (default for export: standard output)\n"
-    "      --force        replace FILE if it is there\n"
-    "  -q, --quiet        errors and warnings only\n"
-    "      --json[=FILE]  one line of JSON for each key\n"
+    "      --type TYPE      rsa3072, rsa4096, p256, p384 or aes256\n"
+    "      --use USE        kek (opens archives) or sign (signs them; a certificate is made too)\n"
+    "      --owner TEXT     the name in the certificate (default: the key's label)\n"
+    "      --days N         how long the certificate is valid (default 3650)\n"
+    "  -o, --output FILE    where the public half or certificate goes (export: standard output)\n"
+    "      --force          replace FILE if it is there\n"
+    "      --profile NAME   options from this profile of bk.conf(5)\n"
+    "      --config FILE    the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
+    "  -q, --quiet          errors and warnings only\n"
+    "      --progress WHEN  auto (default), always or never\n"
+    "      --json[=FILE]    one line of JSON for each key\n"
     "      --help, --version\n"
     "\n"
     "example: bk-key generate --type p384 --use kek -o kek.pem \\\n"
     "                 'pkcs11:token=restore;object=kek-2026?pin-source=file:pin'\n"
     "\n"
     "exit status: 0 done, 2 usage, 3 token or key not available, 5 output failed,\n"
-    "             9 PIN refused (do not try again)\n";
+    "             8 a defect of bk-key, 9 PIN refused (do not try again)\n";
 
 static enum bk_code
 take_type(struct key_args *a, const char *value, struct bk_err *err)
@@ -143,7 +146,7 @@ check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
         return bk_fail(err, BK_E_USAGE, "%s: one key's URI, please", rest->operands[0]);
     a->uri = rest->operand_count == 2 ? rest->operands[1] : NULL;
     if (a->uri != NULL && !p11_is_uri(a->uri))
-        return bk_fail(err, BK_E_USAGE, "\"%s\" is no PKCS#11 URI", a->uri);
+        return cmd_no_uri(rest->operands[0], err);
     if (a->uri != NULL && (rc = p11_uri_check(a->uri, err)) != BK_OK)
         return rc;
     if (a->verb == KEY_GENERATE && (rc = check_generate(a, err)) != BK_OK)
@@ -165,4 +168,10 @@ key_args(int argc, char **argv, struct key_args *a, struct bk_err *err)
     if (rc != BK_OK || a->common.help || a->common.version)
         return rc;
     return check(a, &rest, err);
+}
+
+void
+key_args_free(struct key_args *a)
+{
+    cmd_common_free(&a->common);
 }

@@ -23,5 +23,6 @@ extern const char key_help[];
 
 /* Parses and checks without opening anything. */
 BK_MUST_USE enum bk_code key_args(int argc, char **argv, struct key_args *a, struct bk_err *err);
+void key_args_free(struct key_args *a);
 
 #endif

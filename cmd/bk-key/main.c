@@ -16,5 +16,6 @@ main(int argc, char **argv)
     if (rc == BK_OK && !done)
         rc = key_run(&cmd, &args, &err);
     cmd_end(&cmd);
+    key_args_free(&args);
     return cmd_exit("bk-key", rc, &err);
 }

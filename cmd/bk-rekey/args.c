@@ -60,6 +60,8 @@ const char rekey_help[] =
     "      --sidecar              write the new keys to ARCHIVE.keys and leave the archive as it is; the\n"
     "                             envelope inside then still opens under the old key\n"
     "      --dry-run              do and check everything but the writing\n"
+    "      --profile NAME         options from this profile of bk.conf(5)\n"
+    "      --config FILE          the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet                errors and warnings only\n"
     "      --progress WHEN        auto (default), always or never\n"
     "      --json[=FILE]          one line of JSON for each archive\n"
@@ -70,7 +72,7 @@ const char rekey_help[] =
     "\n"
     "exit status: 0 done, 1 verification failed for any (that one is unchanged), 2 usage, 3 token or\n"
     "             key not available, 4 refused by policy, 5 input or output failed, 6 some failed,\n"
-    "             9 PIN refused (do not try again)\n";
+    "             8 a defect of bk-rekey, 9 PIN refused (do not try again)\n";
 
 static enum bk_code
 take_remove(struct rekey_args *a, const char *value, struct bk_err *err)
@@ -168,11 +170,11 @@ check_keys(const struct rekey_args *a, struct bk_err *err)
     if (a->from == NULL)
         return bk_fail(err, BK_E_USAGE, "no key that opens the archives now (--from)");
     if (!p11_is_uri(a->from))
-        return bk_fail(err, BK_E_USAGE, "--from: \"%s\" is no PKCS#11 URI", a->from);
+        return cmd_no_uri("--from", err);
     if (a->sign == NULL)
         return bk_fail(err, BK_E_USAGE, "no signing key of the rotator (-s)");
     if (!p11_is_uri(a->sign))
-        return bk_fail(err, BK_E_USAGE, "--sign: \"%s\" is no PKCS#11 URI", a->sign);
+        return cmd_no_uri("--sign", err);
     if (p11_uri_check(a->from, err) != BK_OK)
         return err->code;
     return p11_uri_check(a->sign, err);
@@ -212,4 +214,5 @@ rekey_args_free(struct rekey_args *a)
     cmd_list_free(&a->add);
     cmd_list_free(&a->trust);
     free(a->remove);
+    cmd_common_free(&a->common);
 }

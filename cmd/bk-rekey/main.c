@@ -36,6 +36,10 @@ load(struct rekey *r, const struct rekey_args *a, struct bk_err *err)
 
     cmd_warn_pin_value(&r->cmd, a->from);
     cmd_warn_pin_value(&r->cmd, a->sign);
+    if (a->to != NULL)
+        cmd_warn_pin_value(&r->cmd, a->to);
+    for (size_t i = 0; i < a->add.count; i++)
+        cmd_warn_pin_value(&r->cmd, a->add.items[i]);
     if ((rc = cmd_load_trust(&r->trust, &a->trust, err)) != BK_OK)
         return rc;
     if ((rc = cmd_p11(&r->cmd, &p11, err)) != BK_OK)

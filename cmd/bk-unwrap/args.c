@@ -56,6 +56,8 @@ const char unwrap_help[] =
     "                          exist, 126 for every other failure\n"
     "      --force             replace FILE if it is there\n"
     "  -j, --jobs N            threads (default: the cores)\n"
+    "      --profile NAME      options from this profile of bk.conf(5)\n"
+    "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
     "      --progress WHEN     auto (default), always or never\n"
     "      --json[=FILE]       the result as one line of JSON\n"
@@ -64,7 +66,8 @@ const char unwrap_help[] =
     "example: bk-unwrap -t signer.pem -k 'pkcs11:token=restore' orders.bk -- pg_restore -d orders\n"
     "\n"
     "exit status: 0 restored, 1 verification failed, 2 usage, 3 token or key not available,\n"
-    "             5 input or output failed, 7 the command failed, 9 PIN refused (do not try again)\n";
+    "             5 input or output failed, 7 the command failed, 8 a defect of bk-unwrap,\n"
+    "             9 PIN refused (do not try again); with --restore-command 0, 1 and 126\n";
 
 static enum bk_code
 take_range(struct unwrap_args *a, const char *value, struct bk_err *err)
@@ -152,7 +155,7 @@ check(struct unwrap_args *a, const struct cmd_rest *rest, struct bk_err *err)
         return bk_fail(err, BK_E_USAGE, "no output: -o FILE, -o - for standard output, or -- COMMAND");
     for (size_t i = 0; i < a->keys.count; i++) {
         if (!p11_is_uri(a->keys.items[i]))
-            return bk_fail(err, BK_E_USAGE, "--key: \"%s\" is no PKCS#11 URI", a->keys.items[i]);
+            return cmd_no_uri("--key", err);
         if (p11_uri_check(a->keys.items[i], err) != BK_OK)
             return err->code;
     }
@@ -177,4 +180,5 @@ unwrap_args_free(struct unwrap_args *a)
     cmd_list_free(&a->keys);
     cmd_list_free(&a->trust);
     cmd_list_free(&a->expect);
+    cmd_common_free(&a->common);
 }

@@ -37,13 +37,16 @@ const char verify_help[] =
     "      --show              print what the archive says of itself; without -t it is shown\n"
     "                          unverified\n"
     "  -j, --jobs N            threads (default: the cores)\n"
+    "      --profile NAME      options from this profile of bk.conf(5)\n"
+    "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
     "      --progress WHEN     auto (default), always or never\n"
     "      --json[=FILE]       one line of JSON for each archive\n"
     "      --help, --version\n"
     "\n"
     "exit status: 0 all whole, 1 verification failed for any, 2 usage, 3 token or key not available,\n"
-    "             5 cannot read, 6 some could not be verified, 9 PIN refused (do not try again)\n";
+    "             5 cannot read, 6 some could not be verified, 8 a defect of bk-verify,\n"
+    "             9 PIN refused (do not try again)\n";
 
 static enum bk_code
 take_level(struct verify_args *a, const char *value, struct bk_err *err)
@@ -68,6 +71,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
     case OPT_LEVEL:
         return take_level(a, value, err);
     case 'k':
+        /* one in a profile is for bk-unwrap as well, and says nothing of the level */
+        a->key_asked |= !a->common.in_profile;
         return cmd_list_add(&a->keys, value, err);
     case 't':
         return cmd_list_add(&a->trust, value, err);
@@ -100,7 +105,7 @@ check(struct verify_args *a, const struct cmd_rest *rest, struct bk_err *err)
     for (size_t i = 0; i < a->keys.count; i++)
         if (p11_uri_check(a->keys.items[i], err) != BK_OK)
             return err->code;
-    if (a->keys.count > 0 && a->level != OPS_LEVEL_DECRYPT)
+    if (a->key_asked && a->level != OPS_LEVEL_DECRYPT)
         return bk_fail(err, BK_E_USAGE, "a key is used for --level decrypt only");
     return BK_OK;
 }
@@ -125,4 +130,5 @@ verify_args_free(struct verify_args *a)
     cmd_list_free(&a->keys);
     cmd_list_free(&a->trust);
     cmd_list_free(&a->expect);
+    cmd_common_free(&a->common);
 }

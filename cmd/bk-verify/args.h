@@ -9,6 +9,7 @@ struct verify_args {
     struct cmd_common common;
     enum ops_level level;
     struct cmd_list keys;
+    int key_asked; /* on the command line */
     struct cmd_list trust;
     struct cmd_list expect;
     const char *manifest;

@@ -2,7 +2,11 @@
 #include "cmd/bk-verify/args.h"
 #include "cmd/bk-verify/show.h"
 
+#include <limits.h>
+#include <string.h>
+
 #include "base/pipeline.h"
+#include "base/text.h"
 
 struct verify {
     struct cmd cmd;
@@ -44,7 +48,7 @@ fresh(const struct verify *v, const struct verify_args *a)
 static void
 tell(struct verify *v, const struct verify_args *a, const char *name, const struct ops_archive *archive)
 {
-    char size[16];
+    char size[16], plain[PATH_MAX];
 
     cmd_progress_end(&v->cmd);
     if (v->cmd.json == stdout)
@@ -52,7 +56,8 @@ tell(struct verify *v, const struct verify_args *a, const char *name, const stru
     if (a->show)
         show_archive(name, archive, !v->show_only);
     if (!v->show_only && !a->common.quiet)
-        (void)printf("%s: ok (%s), %s, generation %llu%s\n", name, level_names[a->level],
+        (void)printf("%s: ok (%s), %s, generation %llu%s\n", bk_text_plain(plain, sizeof plain, name, strlen(name)),
+                     level_names[a->level],
                      cmd_size(archive->manifest.plaintext_length, size),
                      (unsigned long long)archive->record.generation, fresh(v, a) ? "" : ", freshness not checked");
 }

@@ -1,9 +1,11 @@
 #include "cmd/bk-verify/show.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/text.h"
 #include "cmd/common/cmd.h"
 
 static void
@@ -98,7 +100,10 @@ show_record(const struct ops_archive *a)
 void
 show_archive(const char *name, const struct ops_archive *a, int trusted)
 {
-    (void)printf("%s:%s\n", name, trusted ? "" : " (shown as it says of itself: no trust was given)");
+    char plain[PATH_MAX];
+
+    (void)printf("%s:%s\n", bk_text_plain(plain, sizeof plain, name, strlen(name)),
+                 trusted ? "" : " (shown as it says of itself: no trust was given)");
     show_manifest(a);
     show_signers("signed by", &a->manifest_signed);
     show_recipients(a);

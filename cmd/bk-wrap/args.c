@@ -11,6 +11,7 @@ enum {
     OPT_PARENT,
     OPT_SEQUENCE,
     OPT_META,
+    OPT_META_FILE,
     OPT_MANIFEST,
     OPT_ALLOW_EMPTY,
     OPT_DETACH,
@@ -29,6 +30,7 @@ static const struct option options[] = {
     {"parent", required_argument, NULL, OPT_PARENT},
     {"sequence", required_argument, NULL, OPT_SEQUENCE},
     {"meta", required_argument, NULL, OPT_META},
+    {"meta-file", required_argument, NULL, OPT_META_FILE},
     {"manifest", required_argument, NULL, OPT_MANIFEST},
     {"detach", no_argument, NULL, OPT_DETACH},
     {"allow-empty", no_argument, NULL, OPT_ALLOW_EMPTY},
@@ -57,9 +59,12 @@ const char wrap_help[] =
     "      --parent ARCHIVE       the backup that this one builds on, signed\n"
     "      --sequence WORDS       \"key=value key=value\", as timeline and LSN, signed\n"
     "      --meta KEY=VALUE       a note that only who can open the archive can read; repeatable\n"
+    "      --meta-file FILE       such notes from a file, KEY=VALUE a line; repeatable\n"
     "      --allow-empty          take empty input\n"
     "      --force                replace OUT if it is there\n"
     "  -j, --jobs N               threads (default: the cores)\n"
+    "      --profile NAME         options from this profile of bk.conf(5)\n"
+    "      --config FILE          the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet                errors and warnings only\n"
     "      --progress WHEN        auto (default), always or never\n"
     "      --json[=FILE]          the result as one line of JSON\n"
@@ -68,11 +73,12 @@ const char wrap_help[] =
     "example: bk-wrap -r kek.pem -s 'pkcs11:token=backup;object=signer?pin-source=file:pin' \\\n"
     "                 -o orders.bk -- pg_dump -Fc orders\n"
     "\n"
-    "exit status: 0 done, 2 usage, 3 token or key not available, 5 input or output failed,\n"
-    "             7 the command failed, 9 PIN refused (do not try again)\n";
+    "exit status: 0 done, 1 the --parent archive is damaged, 2 usage, 3 token or key not available,\n"
+    "             5 input or output failed, 7 the command failed, 8 a defect of bk-wrap,\n"
+    "             9 PIN refused (do not try again)\n";
 
-static enum bk_code
-take_meta(struct wrap_args *a, const char *value, struct bk_err *err)
+enum bk_code
+wrap_args_note(struct wrap_args *a, const char *value, struct bk_err *err)
 {
     const char *equals = strchr(value, '=');
     struct bk_metadata_item *items = reallocarray(a->metadata, a->metadata_count + 1, sizeof *items);
@@ -85,13 +91,23 @@ take_meta(struct wrap_args *a, const char *value, struct bk_err *err)
         return bk_fail_nomem(err);
     a->keys = keys;
     if (equals == NULL || equals == value)
-        return bk_fail(err, BK_E_USAGE, "--meta: \"%s\" is not KEY=VALUE", value);
+        return bk_fail(err, BK_E_USAGE, "\"%s\" is not KEY=VALUE", value);
     if ((keys[a->metadata_count] = strndup(value, (size_t)(equals - value))) == NULL)
         return bk_fail_nomem(err);
     items[a->metadata_count].key = keys[a->metadata_count];
     items[a->metadata_count].value = equals + 1;
     a->metadata_count++;
     return BK_OK;
+}
+
+static enum bk_code
+take_meta(struct wrap_args *a, const char *value, struct bk_err *err)
+{
+    enum bk_code rc = wrap_args_note(a, value, err);
+
+    if (rc != BK_OK)
+        bk_err_prefix(err, "--meta");
+    return rc;
 }
 
 static enum bk_code
@@ -163,6 +179,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return BK_OK;
     case OPT_META:
         return take_meta(a, value, err);
+    case OPT_META_FILE:
+        return cmd_list_add(&a->meta_files, value, err);
     case OPT_ALLOW_EMPTY:
         a->allow_empty = 1;
         return BK_OK;
@@ -191,7 +209,7 @@ check(struct wrap_args *a, const struct cmd_rest *rest, struct bk_err *err)
     if (a->sign == NULL)
         return bk_fail(err, BK_E_USAGE, "no signing key (-s)");
     if (!p11_is_uri(a->sign))
-        return bk_fail(err, BK_E_USAGE, "--sign: \"%s\" is no PKCS#11 URI", a->sign);
+        return cmd_no_uri("--sign", err);
     if (a->output == NULL)
         return bk_fail(err, BK_E_USAGE, "no output (-o); - is standard output");
     if ((rc = cmd_json_not_mixed(&a->common, a->output, err)) != BK_OK)
@@ -218,5 +236,10 @@ wrap_args_free(struct wrap_args *a)
         free(a->keys[i]);
     free(a->keys);
     free(a->metadata);
+    for (size_t i = 0; i < a->note_count; i++)
+        bk_buf_free(&a->notes[i]);
+    free(a->notes);
+    cmd_list_free(&a->meta_files);
     cmd_list_free(&a->recipients);
+    cmd_common_free(&a->common);
 }

@@ -2,6 +2,7 @@
 #ifndef BK_CMD_WRAP_ARGS_H
 #define BK_CMD_WRAP_ARGS_H
 
+#include "base/buf.h"
 #include "cmd/common/cmd.h"
 #include "format/key_package.h"
 #include "ops/wrap.h"
@@ -14,9 +15,12 @@ struct wrap_args {
     const char *output;
     const char *manifest_copy;
     const char *parent;
-    struct bk_metadata_item *metadata; /* key points into keys, value into argv */
+    struct bk_metadata_item *metadata; /* key points into keys, value into argv or notes */
     size_t metadata_count;
     char **keys;
+    struct cmd_list meta_files;
+    struct bk_buf *notes; /* what wrap_load_notes has read */
+    size_t note_count;
     int detach;
     int force;
     int allow_empty;
@@ -34,6 +38,18 @@ extern const char wrap_help[];
 
 /* Parses and checks without opening anything. */
 BK_MUST_USE enum bk_code wrap_args(int argc, char **argv, struct wrap_args *a, struct bk_err *err);
+
+/* One more KEY=VALUE, which the caller keeps until wrap_args_free. */
+BK_MUST_USE enum bk_code wrap_args_note(struct wrap_args *a, const char *text, struct bk_err *err);
+
+/* notes.c: reads every --meta-file into the metadata, after what --meta gave. */
+BK_MUST_USE enum bk_code wrap_load_notes(struct wrap_args *a, struct bk_err *err);
+
+/* The lines of one file's text (NUL-terminated, cut into its lines, kept until wrap_args_free): empty lines and lines
+ * that begin with # are no notes. path is for messages. */
+BK_MUST_USE enum bk_code wrap_take_notes(struct wrap_args *a, const char *path, char *text, size_t len,
+                                         struct bk_err *err);
+
 void wrap_args_free(struct wrap_args *a);
 
 #endif

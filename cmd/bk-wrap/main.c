@@ -149,6 +149,8 @@ main(int argc, char **argv)
     int done = 0;
 
     enum bk_code rc = wrap_args(argc, argv, &args, &err);
+    if (rc == BK_OK && !args.common.help && !args.common.version)
+        rc = wrap_load_notes(&args, &err);
     if (rc == BK_OK)
         rc = cmd_start(&w.cmd, "bk-wrap", &args.common, wrap_help, &done, &err);
     if (rc == BK_OK && !done)

@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "cmd/common/profile.h"
 #include "ops/expect.h"
 #include "ops/trust.h"
 #include "pkcs11/p11.h"
@@ -34,7 +35,12 @@ struct cmd_common {
     enum cmd_progress progress;
     int json;
     const char *json_path; /* NULL: standard output */
+    const char *profile;   /* NULL: none, and nothing is read */
+    const char *config;    /* NULL: the first one that there is */
+    int in_profile;        /* while a value comes from the profile and not from the command line */
+    struct cmd_profile options; /* owned; values of the program's other options point into it */
 };
+void cmd_common_free(struct cmd_common *common);
 
 /* One program's options: its getopt tables, and what to do with each. */
 struct cmd_option_set {
@@ -44,10 +50,11 @@ struct cmd_option_set {
     enum bk_code (*take)(void *args, int option, const char *value, struct bk_err *err);
 };
 
-enum { CMD_OPT_HELP = 1000, CMD_OPT_VERSION, CMD_OPT_PROGRESS, CMD_OPT_JSON, CMD_OPT_OWN };
+enum { CMD_OPT_HELP = 1000, CMD_OPT_VERSION, CMD_OPT_PROGRESS, CMD_OPT_JSON, CMD_OPT_PROFILE, CMD_OPT_CONFIG, CMD_OPT_OWN };
 #define CMD_COMMON_OPTIONS                                                                                             \
     {"help", no_argument, NULL, CMD_OPT_HELP}, {"version", no_argument, NULL, CMD_OPT_VERSION},                        \
         {"quiet", no_argument, NULL, 'q'}, {"progress", required_argument, NULL, CMD_OPT_PROGRESS},                    \
+        {"profile", required_argument, NULL, CMD_OPT_PROFILE}, {"config", required_argument, NULL, CMD_OPT_CONFIG},    \
     {                                                                                                                  \
         "json", optional_argument, NULL, CMD_OPT_JSON                                                                  \
     }
@@ -59,7 +66,11 @@ struct cmd_rest {
     char **command; /* what stood behind "--", or NULL */
 };
 
-/* Parses without opening anything. Long options may not be abbreviated. BK_E_USAGE says which argument is wrong. */
+/*
+ * Parses without opening anything but, with --profile, the file of profiles. What the profile has and the command line
+ * has not is taken first, by the same functions; a list on the command line replaces the profile's. Long options may
+ * not be abbreviated. BK_E_USAGE says which argument, or which line of the file, is wrong.
+ */
 BK_MUST_USE enum bk_code cmd_parse(int argc, char **argv, const struct cmd_option_set *set, void *args,
                                    struct cmd_common *common, struct cmd_rest *rest, struct bk_err *err);
 
@@ -106,6 +117,9 @@ int cmd_status(enum bk_code rc);
 void cmd_say(struct cmd *c, const char *fmt, ...) BK_PRINTF(2, 3);
 /* A warning; quiet does not silence it. */
 void cmd_warn(struct cmd *c, const char *fmt, ...) BK_PRINTF(2, 3);
+/* "NAME: KIND TEXT" as one line; text may hold what files and tokens are called, so it is made plain
+ * (bk_text_plain). */
+void cmd_line(FILE *out, const char *name, const char *kind, const char *text);
 /* struct bk_log's progress, ctx is the struct cmd; at most five lines a second, on a terminal or when asked for. */
 void cmd_on_progress(void *ctx, uint64_t done, uint64_t total);
 /* Takes the progress line off the terminal. */
@@ -134,6 +148,9 @@ void cmd_report(struct cmd *c, const char *archive, const struct bk_err *err);
 
 /* pin.c: the answer to a token's question for its PIN; ctx is the struct cmd. docs/CLI.md, PINs. */
 enum bk_code cmd_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, struct bk_err *err);
+
+/* BK_E_USAGE for a value that should be a PKCS#11 URI. It is not shown, since a mistyped one may hold a PIN. */
+BK_MUST_USE enum bk_code cmd_no_uri(const char *option, struct bk_err *err);
 
 /* Warns of a PIN in a URI on the command line, which everybody on the host can see. */
 void cmd_warn_pin_value(struct cmd *c, const char *uri);

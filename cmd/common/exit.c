@@ -1,6 +1,7 @@
 /* Messages at the end of a run, and the only switch from code to exit status. */
 #include "cmd/common/cmd.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 
@@ -44,12 +45,13 @@ cmd_status(enum bk_code rc)
 int
 cmd_exit(const char *name, enum bk_code rc, const struct bk_err *err)
 {
-    int signal_number = rc == BK_E_CANCELLED ? cmd_signal_seen() : 0;
+    /* a Ctrl-C reaches the command as well, and its end may be noticed before our own request to stop */
+    int signal_number = rc == BK_E_CANCELLED || rc == BK_E_COMMAND ? cmd_signal_seen() : 0;
 
     if (rc != BK_OK && err->message[0] != '\0')
-        fprintf(stderr, "%s: error: %s\n", name, err->message);
+        cmd_line(stderr, name, "error: ", err->message);
     if (rc != BK_OK && err->hint[0] != '\0')
-        fprintf(stderr, "%s: hint: %s\n", name, err->hint);
+        cmd_line(stderr, name, "hint: ", err->hint);
     if (signal_number != 0) {
         (void)signal(signal_number, SIG_DFL);
         (void)raise(signal_number);
@@ -60,10 +62,15 @@ cmd_exit(const char *name, enum bk_code rc, const struct bk_err *err)
 void
 cmd_report(struct cmd *c, const char *archive, const struct bk_err *err)
 {
+    size_t len = strlen(archive);
+    int named = strncmp(err->message, archive, len) == 0 && err->message[len] == ':';
+    char text[PATH_MAX + sizeof err->message];
+
     cmd_progress_end(c);
-    fprintf(stderr, "%s: error: %s: %s\n", c->name, archive, err->message);
+    (void)snprintf(text, sizeof text, "%s%s%s", named ? "" : archive, named ? "" : ": ", err->message);
+    cmd_line(stderr, c->name, "error: ", text);
     if (err->hint[0] != '\0')
-        fprintf(stderr, "%s: hint: %s\n", c->name, err->hint);
+        cmd_line(stderr, c->name, "hint: ", err->hint);
 }
 
 void

@@ -2,12 +2,21 @@
 #include "cmd/common/cmd.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
+
+#include "base/text.h"
 
 static void
 set_text(json_t *o, const char *name, const char *text)
 {
-    (void)json_object_set_new(o, name, text == NULL || text[0] == '\0' ? json_null() : json_string(text));
+    char plain[PATH_MAX];
+    json_t *value = text == NULL || text[0] == '\0' ? json_null() : json_string(text);
+
+    /* the name of a file need not be UTF-8, JSON must */
+    if (value == NULL)
+        value = json_string(bk_text_plain(plain, sizeof plain, text, strlen(text)));
+    (void)json_object_set_new(o, name, value);
 }
 
 static json_t *

@@ -71,34 +71,148 @@ take_progress(struct cmd_common *common, const char *value, struct bk_err *err)
 }
 
 static enum bk_code
-take_option(int option, char **argv, const struct cmd_option_set *set, void *args, struct cmd_common *common,
+take_option(int option, const char *value, const struct cmd_option_set *set, void *args, struct cmd_common *common,
             struct bk_err *err)
 {
     switch (option) {
     case CMD_OPT_HELP:
-        common->help = 1;
-        return BK_OK;
     case CMD_OPT_VERSION:
-        common->version = 1;
-        return BK_OK;
+    case CMD_OPT_PROFILE:
+    case CMD_OPT_CONFIG:
+        return BK_OK; /* look_ahead has seen it */
     case CMD_OPT_PROGRESS:
-        return take_progress(common, optarg, err);
+        return take_progress(common, value, err);
     case CMD_OPT_JSON:
         common->json = 1;
-        common->json_path = optarg;
+        common->json_path = value;
         return BK_OK;
     case 'q':
         common->quiet = 1;
         return BK_OK;
-    case ':':
-        return bk_fail(err, BK_E_USAGE, "option %s needs a value", argv[optind - 1]);
-    case '?':
-        return optopt != 0 && optopt < CMD_OPT_HELP
-                   ? bk_fail(err, BK_E_USAGE, "unknown option -%c", optopt)
-                   : bk_fail(err, BK_E_USAGE, "option %s takes no value", argv[optind - 1]);
     default:
-        return set->take(args, option, optarg, err);
+        return set->take(args, option, value, err);
     }
+}
+
+static enum bk_code
+refuse_option(int option, char **argv, struct bk_err *err)
+{
+    if (option == ':')
+        return bk_fail(err, BK_E_USAGE, "option %s needs a value", argv[optind - 1]);
+    return optopt != 0 && optopt < CMD_OPT_HELP
+               ? bk_fail(err, BK_E_USAGE, "unknown option -%c", optopt)
+               : bk_fail(err, BK_E_USAGE, "option %s takes no value", argv[optind - 1]);
+}
+
+/* More than any program has. */
+#define OPTIONS_MAX 64
+
+static size_t
+option_index(const struct option *options, int option)
+{
+    size_t i = 0;
+
+    while (options[i].name != NULL && options[i].val != option && i < OPTIONS_MAX)
+        i++;
+    return i;
+}
+
+static enum bk_code
+take_once(const char **slot, const char *option, const char *value, struct bk_err *err)
+{
+    if (*slot != NULL)
+        return bk_fail(err, BK_E_USAGE, "%s is given twice", option);
+    *slot = value;
+    return BK_OK;
+}
+
+/* The first pass over a command line: which options it has, and what must be known before any of them is taken. */
+static enum bk_code
+look_ahead(int argc, char **argv, const char *shorts, const struct cmd_option_set *set, struct cmd_common *common,
+           uint8_t given[OPTIONS_MAX + 1], struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+    int option;
+
+    while (rc == BK_OK && (option = getopt_long(argc, argv, shorts, set->long_options, NULL)) != -1) {
+        if (option == ':' || option == '?')
+            return refuse_option(option, argv, err);
+        given[option_index(set->long_options, option)] = 1;
+        common->help |= option == CMD_OPT_HELP;
+        common->version |= option == CMD_OPT_VERSION;
+        if (option == CMD_OPT_PROFILE)
+            rc = take_once(&common->profile, "--profile", optarg, err);
+        else if (option == CMD_OPT_CONFIG)
+            rc = take_once(&common->config, "--config", optarg, err);
+    }
+    if (rc == BK_OK && common->config != NULL && common->profile == NULL)
+        rc = bk_fail(err, BK_E_USAGE, "--config goes with --profile NAME: without it nothing is read");
+    return rc;
+}
+
+/* One line of the profile, unless it is for another program or the command line has that option itself. */
+static enum bk_code
+take_entry(const struct cmd_profile_entry *entry, const struct cmd_option_set *set, const uint8_t *given, void *args,
+           struct cmd_common *common, struct bk_err *err)
+{
+    const struct option *o = set->long_options;
+    enum cmd_key kind = cmd_profile_key(entry->key);
+    int word = kind == CMD_KEY_FLAG || kind == CMD_KEY_MAYBE;
+    int yes = word && strcmp(entry->value, "yes") == 0;
+
+    while (o->name != NULL && strcmp(o->name, entry->key) != 0)
+        o++;
+    if (o->name == NULL || given[o - set->long_options] || (word && strcmp(entry->value, "no") == 0))
+        return BK_OK;
+    /* the one name with two meanings: docs/CLI.md, Profiles */
+    if (!word && o->has_arg == no_argument)
+        return BK_OK;
+    return take_option(o->val, yes ? NULL : entry->value, set, args, common, err);
+}
+
+static enum bk_code
+take_profile(const struct cmd_option_set *set, const uint8_t *given, void *args, struct cmd_common *common,
+             struct bk_err *err)
+{
+    const struct cmd_profile *p = &common->options;
+    enum bk_code rc;
+
+    if (common->profile == NULL)
+        return BK_OK;
+    if ((rc = cmd_profile_read(common->config, common->profile, &common->options, err)) != BK_OK)
+        return rc;
+    common->in_profile = 1;
+    for (size_t i = 0; i < p->count && rc == BK_OK; i++)
+        if ((rc = take_entry(&p->entries[i], set, given, args, common, err)) != BK_OK)
+            bk_err_prefix(err, "%s:%u", p->path, p->entries[i].line);
+    common->in_profile = 0;
+    return rc;
+}
+
+static enum bk_code
+take_arguments(int argc, char **argv, const char *shorts, const struct cmd_option_set *set, void *args,
+               struct cmd_common *common, struct bk_err *err)
+{
+    uint8_t given[OPTIONS_MAX + 1] = {0};
+    enum bk_code rc;
+    int option;
+
+    opterr = 0;
+    optind = 0; /* glibc: start afresh, so that a command line may be parsed more than once */
+    rc = look_ahead(argc, argv, shorts, set, common, given, err);
+    if (rc != BK_OK || common->help || common->version)
+        return rc;
+    rc = take_profile(set, given, args, common, err);
+    optind = 0;
+    while (rc == BK_OK && (option = getopt_long(argc, argv, shorts, set->long_options, NULL)) != -1)
+        rc = take_option(option, optarg, set, args, common, err);
+    return rc;
+}
+
+void
+cmd_common_free(struct cmd_common *common)
+{
+    cmd_profile_free(&common->options);
 }
 
 static int
@@ -116,16 +230,12 @@ cmd_parse(int argc, char **argv, const struct cmd_option_set *set, void *args, s
 {
     int end = find_separator(argc, argv);
     char shorts[64];
-    int option;
     enum bk_code rc;
 
     if ((rc = refuse_abbreviations(end, argv, set->long_options, err)) != BK_OK)
         goto done;
     (void)snprintf(shorts, sizeof shorts, ":q%s", set->short_options);
-    opterr = 0;
-    optind = 0; /* glibc: start afresh, so that tests may parse more than once */
-    while (rc == BK_OK && (option = getopt_long(end, argv, shorts, set->long_options, NULL)) != -1)
-        rc = take_option(option, argv, set, args, common, err);
+    rc = take_arguments(end, argv, shorts, set, args, common, err);
     rest->operands = argv + optind;
     rest->operand_count = end - optind;
     rest->command = end < argc ? argv + end + 1 : NULL;
@@ -158,6 +268,12 @@ cmd_load_expect(struct ops_expect *e, const struct cmd_list *list, uint64_t min_
         rc = ops_expect_add(e, list->items[i], err);
     e->min_generation = min_generation;
     return rc;
+}
+
+enum bk_code
+cmd_no_uri(const char *option, struct bk_err *err)
+{
+    return bk_fail(err, BK_E_USAGE, "%s: not a PKCS#11 URI: it does not begin with \"pkcs11:\"", option);
 }
 
 void

@@ -1,6 +1,7 @@
 /* Where PINs come from: the URI's pin-source, a systemd credential, or a person. docs/CLI.md, PINs. */
 #include "cmd/common/cmd.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -44,47 +45,60 @@ read_pin(struct store_source *src, struct bk_secret *pin, struct bk_err *err)
     return rc;
 }
 
+/* own_file 0: the service manager guards the file's folder, and gives the service leave by an ACL, which shows as leave
+ * of the group (systemd.exec(5), credentials). */
 static enum bk_code
-pin_from_file(struct cmd *c, const char *path, struct bk_secret *pin, struct bk_err *err)
+pin_from_file(struct cmd *c, const char *path, int own_file, struct bk_secret *pin, struct bk_err *err)
 {
     struct store_source *src = NULL;
     struct stat st;
     enum bk_code rc = store_source_open(path, &c->cancel, &src, err);
 
-    if (rc == BK_OK && stat(path, &st) == 0 && (st.st_mode & 077) != 0)
+    if (rc == BK_OK && own_file && stat(path, &st) == 0 && (st.st_mode & 077) != 0)
         cmd_warn(c, "%s: others can read this PIN (mode %03o); chmod 600", path, (unsigned)(st.st_mode & 0777));
-    if (rc == BK_OK)
-        rc = read_pin(src, pin, err);
+    if (rc == BK_OK && (rc = read_pin(src, pin, err)) != BK_OK)
+        bk_err_prefix(err, "%s", path);
     store_source_close(src);
     if (rc != BK_OK)
-        bk_err_prefix(err, "pin-source");
+        bk_err_prefix(err, "the PIN's file");
     /* no PIN is exit status 9 only if it was refused; a source that cannot be read is a matter of configuration */
     return rc == BK_E_IO ? (err->code = BK_E_USAGE) : rc;
+}
+
+/* That the command failed says more than the empty PIN that it left. */
+static enum bk_code
+command_verdict(struct store_command *command, enum bk_code rc, struct bk_err *err)
+{
+    struct bk_err verdict = {0};
+
+    if (store_command_finish(command, &verdict) == BK_OK)
+        return rc;
+    *err = verdict;
+    return err->code = verdict.code == BK_E_COMMAND ? BK_E_USAGE : verdict.code;
 }
 
 static enum bk_code
 pin_from_command(struct cmd *c, const char *line, struct bk_secret *pin, struct bk_err *err)
 {
-    char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)line, NULL};
+    /* our standard input may be the backup: what the command reads of it would be missing there */
+    char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)"exec /bin/sh -c \"$1\" </dev/null", (char *)"sh",
+                    (char *)line,      NULL};
     struct store_command *command = NULL;
     struct store_source *src = NULL;
     enum bk_code rc = store_command_produce(argv, &c->cancel, &command, &src, err);
 
     if (rc == BK_OK)
         rc = read_pin(src, pin, err);
-    if (rc != BK_OK) {
-        store_command_kill(command);
-        store_source_close(src);
-        bk_err_prefix(err, "pin-source");
-        return rc;
-    }
     store_source_close(src);
-    if ((rc = store_command_finish(command, err)) != BK_OK) {
+    if (rc == BK_OK || rc == BK_E_PIN)
+        rc = command_verdict(command, rc, err);
+    else
+        store_command_kill(command);
+    if (rc != BK_OK) {
         bk_secret_wipe(pin);
         bk_err_prefix(err, "pin-source");
-        return err->code = BK_E_USAGE;
     }
-    return BK_OK;
+    return rc;
 }
 
 static enum bk_code
@@ -97,11 +111,12 @@ pin_from_source(struct cmd *c, const char *source, struct bk_secret *pin, struct
 
         if (strncmp(path, "//", 2) == 0 && path[2] == '/')
             path += 2; /* file:///absolute */
-        return pin_from_file(c, path, pin, err);
+        return pin_from_file(c, path, 1, pin, err);
     }
     if (source[0] == '/')
-        return pin_from_file(c, source, pin, err);
-    return bk_fail(err, BK_E_USAGE, "pin-source: \"%s\" is neither file:PATH nor |COMMAND", source);
+        return pin_from_file(c, source, 1, pin, err);
+    /* not shown: it may be the PIN itself */
+    return bk_fail(err, BK_E_USAGE, "pin-source= is neither file:PATH nor |COMMAND");
 }
 
 static int
@@ -113,7 +128,8 @@ credential_path(const char *label, char *out, size_t room)
     if (folder == NULL || strchr(label, '/') != NULL)
         return 0;
     n = snprintf(out, room, "%s/bk-pin.%s", folder, label);
-    return n > 0 && (size_t)n < room && access(out, R_OK) == 0;
+    /* one that is there and cannot be read is an error, no reason to ask somebody else */
+    return n > 0 && (size_t)n < room && access(out, F_OK) == 0;
 }
 
 /* -1 on an error, and when Ctrl-C asks to stop: then the terminal's echo can be put back. */
@@ -157,8 +173,8 @@ ask(int tty, const struct bk_cancel *cancel, const struct p11_pin_request *req, 
     quiet = old;
     quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
     (void)tcsetattr(tty, TCSAFLUSH, &quiet);
-    (void)dprintf(tty, "%sPIN of token %s: ", req->final_try ? "LAST TRY before the token locks. " : "",
-                  req->token_label);
+    (void)dprintf(tty, "%sPIN of token %s (serial %s): ", req->final_try ? "LAST TRY before the token locks. " : "",
+                  req->token_label, req->token_serial);
     n = read_line(tty, cancel, room.data, room.len);
     (void)dprintf(tty, "\n");
     (void)tcsetattr(tty, TCSAFLUSH, &old);
@@ -167,10 +183,26 @@ ask(int tty, const struct bk_cancel *cancel, const struct p11_pin_request *req, 
     return rc;
 }
 
+/* Percent-encoded for a URI (RFC 7512 section 2.3). A token's label has at most 32 bytes. */
+static const char *
+uri_value(const char *text, char *out, size_t room)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (const char *c = text; *c != '\0' && used + 4 <= room; c++) {
+        int plain = isalnum((unsigned char)*c) || strchr("-._", *c) != NULL;
+
+        used += (size_t)snprintf(out + used, room - used, plain ? "%c" : "%%%02X", (unsigned char)*c);
+    }
+    return out;
+}
+
 static enum bk_code
 pin_from_person(struct cmd *c, const struct p11_pin_request *req, struct bk_secret *pin, struct bk_err *err)
 {
     int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    char label[128];
     enum bk_code rc;
 
     if (tty < 0) {
@@ -179,7 +211,8 @@ pin_from_person(struct cmd *c, const struct p11_pin_request *req, struct bk_secr
         if (req->final_try)
             bk_err_hint(err, "log in once by hand, at a terminal, with the right PIN");
         else
-            bk_err_hint(err, "add ?pin-source=file:PATH to its URI, or run at a terminal");
+            bk_err_hint(err, "say where its PIN is, as in 'pkcs11:token=%s?pin-source=file:PATH' (bk-unwrap -k), or run at "
+                             "a terminal", uri_value(req->token_label, label, sizeof label));
         return rc;
     }
     rc = ask(tty, &c->cancel, req, pin, err);
@@ -201,6 +234,6 @@ cmd_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, str
     if (req->pin_source != NULL)
         return pin_from_source(c, req->pin_source, pin, err);
     if (credential_path(req->token_label, path, sizeof path))
-        return pin_from_file(c, path, pin, err);
+        return pin_from_file(c, path, 0, pin, err);
     return pin_from_person(c, req, pin, err);
 }

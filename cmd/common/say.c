@@ -2,10 +2,15 @@
 #include "cmd/common/cmd.h"
 
 #include <stdarg.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 #define PROGRESS_EVERY_MS 200
+/* A message with the longest path in it. */
+#define LINE_MAX_BYTES    8192
 
 static uint64_t
 now_ms(void)
@@ -25,13 +30,22 @@ cmd_progress_end(struct cmd *c)
     c->progress_started_ms = 0;
 }
 
+void
+cmd_line(FILE *out, const char *name, const char *kind, const char *text)
+{
+    char plain[LINE_MAX_BYTES];
+
+    fprintf(out, "%s: %s%s\n", name, kind, bk_text_plain(plain, sizeof plain, text, strlen(text)));
+}
+
 static void
 say(struct cmd *c, const char *kind, const char *fmt, va_list args)
 {
+    char text[LINE_MAX_BYTES];
+
     cmd_progress_end(c);
-    fprintf(stderr, "%s: %s", c->name, kind);
-    vfprintf(stderr, fmt, args);
-    (void)fputc('\n', stderr);
+    (void)vsnprintf(text, sizeof text, fmt, args);
+    cmd_line(stderr, c->name, kind, text);
 }
 
 void

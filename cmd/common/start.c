@@ -58,12 +58,13 @@ catch_signals(struct cmd *c, struct bk_err *err)
     return BK_OK;
 }
 
-/* A file that we open must never become somebody's standard error. */
+/* A file that we open must never become somebody's standard error. What is written to a closed standard output must fail
+ * and not vanish, as it would in a /dev/null that can be written. */
 static enum bk_code
 open_standard_descriptors(struct bk_err *err)
 {
     for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) != fd)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) != fd)
             return bk_fail_errno(err, errno, "standard descriptor %d", fd);
     return BK_OK;
 }

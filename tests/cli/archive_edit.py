@@ -321,7 +321,8 @@ def bits(path, folder, count, seed):
 def cuts(path, folder, count, seed):
     """ARCHIVE FOLDER COUNT SEED : that many copies cut short, at the parts' borders and anywhere else, named LENGTH"""
     a, data, rng = Archive(path), read(path), random.Random(int(seed))
-    lengths = {0, 1, 4095, 4096, 4096 + a.slot_size, a.head, a.head + 3, a.index_at, a.manifest_at, a.size - 64, a.size - 1}
+    lengths = {0, 1, 4095, 4096, 4096 + a.slot_size, a.head, a.head + 3, a.index_at, a.manifest_at, a.size - 64,
+               a.size - 1}
     while len(lengths) < int(count):
         lengths.add(rng.randrange(a.size))
     for length in lengths:
@@ -524,8 +525,8 @@ def holds(*paths):
     sys.exit(1)
 
 
-COMMANDS = [layout, parts, bits, cuts, flip, swap, exchange, preamble, detach, sidecar, slots_of, envelope_of, manifest_of,
-            resign, as_record, rotate, one_more, twins, recipient, extract_envelope, extract_recipient, keys, secrets,
+COMMANDS = [layout, parts, bits, cuts, flip, swap, exchange, preamble, detach, sidecar, slots_of, envelope_of,
+            manifest_of, resign, as_record, rotate, one_more, twins, recipient, extract_envelope, extract_recipient, keys, secrets,
             holds]
 
 

@@ -113,8 +113,8 @@ rotate=rotate:$T/softrot.pem
 # --- who signed ---------------------------------------------------------------------------------------------------
 
 edit resign "$T/a.bk" "$T/x.bk" plain "$T/mallory.key" "$T/mallory.pem"
-refused 'manifest by a key that nobody trusts' x.bk trust 'manifest: signed by sha256:[0-9a-f]{64}, which is not trusted' \
-    "$backup"
+refused 'manifest by a key that nobody trusts' x.bk trust \
+    'manifest: signed by sha256:[0-9a-f]{64}, which is not trusted' "$backup"
 refused 'manifest by a key that is trusted as a rotator only' x.bk trust 'manifest: .*trusted, but not in this role' \
     "$backup" "rotate:$T/mallory.pem"
 edit rotate "$T/a.bk" "$T/x.bk" "$T/mallory.key" "$T/mallory.pem"
@@ -180,7 +180,8 @@ openssl cms -encrypt -binary -aes-256-gcm -keyid -in "$T/plain2" -outform DER -o
 edit recipient "$T/v15.cms" "$T/v15.der"
 never='never accepted'
 edit rotate "$T/a.bk" "$T/x.bk" "$T/softrot.key" "$T/softrot.pem" recipient "$T/v15.der"
-refused 'an RSA PKCS#1 v1.5 recipient, made by openssl cms' x.bk envelope "recipient [0-9]: .*$never" "$backup" "$rotate"
+refused 'an RSA PKCS#1 v1.5 recipient, made by openssl cms' x.bk envelope "recipient [0-9]: .*$never" "$backup" \
+    "$rotate"
 openssl ecparam -name prime256v1 -genkey -noout -out "$T/softec.key"
 openssl req -x509 -key "$T/softec.key" -subj /CN=softec -days 30 -out "$T/softec.crt" 2>/dev/null
 openssl cms -encrypt -binary -aes-256-gcm -keyid -in "$T/plain2" -outform DER -out "$T/sha1.cms" -recip "$T/softec.crt"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A restore into a command that dies half way, by whatever signal: the command never sees the end of its input, and
 # neither it nor its guard is left behind. The command here stands for psql, which commits at the end of its input.
+# shellcheck disable=SC2317  # functions that are called by way of within and check
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -27,7 +28,7 @@ printf '%d\n' $$ >"$run/id"
 while head -c "$step" >"$run/piece" && [[ -s $run/piece ]]; do
     cat "$run/piece" >>"$run/got"
     printf 'step\n' >>"$run/steps"
-    sleep 0.01
+    sleep 0.05
 done
 : >"$run/clean-end"
 EOF
@@ -59,26 +60,31 @@ within() {
 }
 
 has_come_to() { [[ -s $run/id && -e $run/steps && $(wc -l <"$run/steps") -ge $1 ]]; }
+has_come_to_or_ended() { has_come_to "$1" || is_gone "$unwrap"; }
 
-# stat_of PID : state and parent; nothing if there is no such process. Its name may hold anything, so that ends first.
-stat_of() {
+# look_at PID : its $state and $parent, empty if there is no such process. The name before them may hold anything.
+look_at() {
     local text=''
+    state='' parent=''
     { read -r text <"/proc/$1/stat"; } 2>/dev/null || return 0
-    text=${text##*) }
-    printf '%s' "${text:0:1} $(cut -d ' ' -f 2 <<<"$text")"
+    read -r state parent _ <<<"${text##*) }"
 }
 
 # A process that is dead and waits for an init that is in no hurry is gone.
-is_gone() { [[ $(stat_of "$1") =~ ^(Z.*|X.*|)$ ]]; }
+is_gone() {
+    look_at "$1"
+    [[ -z $state || $state == [ZX] ]]
+}
 
 # guards_of PID : the guards among its children.
 guards_of() {
-    local name
-    for name in /proc/[0-9]*/comm; do
-        if [[ $(cat "$name" 2>/dev/null) == bk-guard ]]; then
-            name=${name#/proc/}
-            if [[ $(stat_of "${name%/comm}") == "S $1" ]]; then printf '%d\n' "${name%/comm}"; fi
-        fi
+    local name file
+    for file in /proc/[0-9]*/comm; do
+        { read -r name <"$file"; } 2>/dev/null || continue
+        [[ $name == bk-guard ]] || continue
+        name=${file//[!0-9]/}
+        look_at "$name"
+        if [[ $parent == "$1" ]]; then printf '%d\n' "$name"; fi
     done
 }
 
@@ -87,13 +93,15 @@ start() {
     fresh
     (restore "$T/$1") >"$T/stdout" 2>"$T/stderr" </dev/null &
     unwrap=$!
-    if ! within 60 has_come_to "$2"; then
+    if ! within 60 has_come_to_or_ended "$2" || ! has_come_to "$2"; then
         fail "the restore came to step $2"
-        kill -KILL "$unwrap" || true
+        kill -KILL "$unwrap" 2>/dev/null || true
+        wait "$unwrap" || true
         return 1
     fi
     consumer=$(<"$run/id")
     guard=$(guards_of "$unwrap")
+    check 'one guard' test "$(wc -w <<<"$guard")" -eq 1
 }
 
 # died TEXT STATUS : the restore ended by the signal, and all went with it, before the consumer saw an end.
@@ -106,7 +114,7 @@ died() {
     fi
     for pid in "$consumer" $guard; do
         if ! within 20 is_gone "$pid"; then
-            fail "$text: process $pid is still there ($(stat_of "$pid"))"
+            fail "$text: process $pid is still there ($state)"
             return
         fi
     done
@@ -123,24 +131,23 @@ died() {
 for ((i = 0; i < ROUNDS; i++)); do
     if ((i % 2 == 0)); then what=consumer; else what=pipeline; fi
     start "$what" $((3 + 3 * i)) || continue
-    check 'one guard' test "$(wc -w <<<"$guard")" -eq 1
-    kill -KILL "$unwrap"
+    kill -KILL "$unwrap" || true
     died "killed, after $(wc -l <"$run/steps") steps of a $what" 137
 done
 
 # By other signals that end it at once, and by one that it hears.
 if start pipeline 4; then
-    kill -QUIT "$unwrap"
+    kill -QUIT "$unwrap" || true
     died 'SIGQUIT' 131
 fi
 if start pipeline 4; then
-    kill -TERM "$unwrap"
+    kill -TERM "$unwrap" || true
     died 'SIGTERM' 143
 fi
 
 # The guard alone is killed: the restore does not need it.
 if start consumer 4; then
-    kill -KILL "$guard"
+    kill -KILL "$guard" || true
     status=0
     wait "$unwrap" || status=$?
     check 'the guard killed: exit 0' test "$status" -eq 0
@@ -159,6 +166,7 @@ if start pipeline 1; then
 fi
 
 # The program is the guard's as well, but only bk starts one.
+# shellcheck disable=SC2016
 expect_exit 127 bash -c 'exec -a bk-guard bk-unwrap touch "$1"' bash "$T/by-hand"
 no_file "$T/by-hand"
 

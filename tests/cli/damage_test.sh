@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Damage by chance: single bits turned over anywhere, files cut, extended or mixed up. What damages the archive is refused
-# by bk-verify and bk-unwrap, and no output file is left; one damaged slot is survived, named, and mended by bk-rekey.
+# Damage by chance: single bits turned over anywhere, files cut, extended or mixed up. What damages the archive is
+# refused by bk-verify and bk-unwrap, and no output file is left; one damaged slot is survived, named, and mended by
+# bk-rekey.
 # The places are random: BK_SEED repeats a run.
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -53,8 +54,8 @@ unwrap_survives() {
     rm -rf "$T"/out/*
 }
 
-# verify_all FOLDER : bk-verify over all that is in it, in one run, which goes on after each failure and exits 1; one line
-# of JSON for each file, in $results in the order of $files.
+# verify_all FOLDER : bk-verify over all that is in it, in one run, which goes on after each failure and exits 1; one
+# line of JSON for each file, in $results in the order of $files.
 verify_all() {
     files=("$1"/*)
     expect_exit 1 bk-verify -q "--json=$T/json" -t "$T/backup.pem" "${files[@]}"
@@ -114,8 +115,8 @@ rm -rf "$T/bits"
 
 layout=$(edit layout "$T/a.bk")
 # what it prints are assignments of numbers; these two are used here
-slot_size=$(sed 's/.*\bslot_size=\([0-9]*\).*/\1/' <<<"$layout")
-size=$(sed 's/.*\bsize=\([0-9]*\) generation.*/\1/' <<<"$layout")
+slot_size=$(grep -Eo '\bslot_size=[0-9]+' <<<"$layout" | cut -d= -f2)
+size=$(grep -Eo ' size=[0-9]+' <<<"$layout" | cut -d= -f2)
 RANDOM=$((seed % 32768))
 for _ in 1 2 3 4 5; do
     in_a=$((4096 + RANDOM % slot_size)) in_b=$((4096 + slot_size + RANDOM % slot_size))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Rotation: what bk-rekey changes and what it never touches, who may do it, what it refuses, and that an archive opens at
-# every instant of it.
+# Rotation: what bk-rekey changes and what it never touches, who may do it, what it refuses, and that an archive opens
+# at every instant of it.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -20,7 +20,11 @@ make_key kek aes aes256 kek
 make_key kek aes2 aes256 kek
 make_key away aes3 aes256 kek
 make_key away spare p256 kek
-for name in ec ec384 rsa aes aes2; do printf -v "$name" '%s' "$(key_uri kek "$name")"; done
+ec=$(key_uri kek ec)
+ec384=$(key_uri kek ec384)
+rsa=$(key_uri kek rsa)
+aes=$(key_uri kek aes)
+aes2=$(key_uri kek aes2)
 aes3=$(key_uri away aes3)
 spare=$(key_uri away spare)
 backup=$(key_uri signer backup)
@@ -139,6 +143,9 @@ refuses 4 '--blind required forbids' "${rekey[@]}" --blind required --from "$aes
 expect_stderr 'hint: .*two AES keys on one token'
 refuses 4 '--blind required forbids' "${rekey[@]}" --blind required --from "$aes" --to "$ec" "$T/a.bk"
 refuses 4 '--blind required forbids' "${rekey[@]}" --blind required --from "$aes" --add "$aes2" "$T/a.bk"
+wrap a.bk "$aes" "$ec"
+refuses 4 '--blind required forbids' "${rekey[@]}" --blind required --from "$aes" --remove "$(key_id kek ec)" "$T/a.bk"
+wrap a.bk "$aes"
 refuses 2 'the very key that opens' "${rekey[@]}" --from "$aes" --to "$aes" "$T/a.bk"
 
 printf '\n# a blind rotation does not see whose ciphertext it is, and helps nobody: the archive stays refused\n'
@@ -201,8 +208,7 @@ opens "$ec" "$T/a.bk"
 opens_not "$rsa" "$T/a.bk"
 opens_not "$spare" "$T/a.bk"
 refuses 4 'nobody is left who was seen to open' "${rekey[@]}" --from "$ec" --remove "$(key_id kek ec)" "$T/a.bk"
-refuses 4 'no recipient would be left|nobody is left' "${rekey[@]}" --unproven --from "$ec" --remove "$(key_id kek ec)" \
-    "$T/a.bk"
+refuses 4 'no recipient would be left' "${rekey[@]}" --unproven --from "$ec" --remove "$(key_id kek ec)" "$T/a.bk"
 keep a.bk
 expect_exit 0 "${rekey[@]}" --from "$ec" --remove "$(key_id away aes3)" "$T/a.bk"
 expect_stderr 'warning: .*is no recipient of it'
@@ -244,7 +250,7 @@ printf '\n# what cannot be read or written\n'
 expect_exit 5 "${rekey[@]}" --from "$ec" --to "$ec384" "$T/absent.bk"
 expect_stderr 'error: .*absent.bk.*No such file'
 expect_exit 5 "${rekey[@]}" --from "$ec" --to "$ec384" "$T"
-expect_stderr 'error: .*not an ordinary file'
+expect_stderr 'error: .*(not an ordinary file|Is a directory)'
 # root may write everything, so that another user is needed
 if ((EUID == 0)); then
     chmod 711 "$T"
@@ -289,7 +295,8 @@ same_file "$T/before.bk" "$T/batch3.bk"
 lines_of() { /usr/bin/python3 -c 'import json, sys
 for line in open(sys.argv[1]):
     o = json.loads(line)
-    print(o["archive"].rsplit("/", 1)[1], o["status"], o["code"], o["layer"], o["generation"], o.get("changed"))' "$1"; }
+    name = o["archive"].rsplit("/", 1)[1]
+    print(name, o["status"], o["code"], o["layer"], o["generation"], o.get("changed"))' "$1"; }
 printf '%s\n' 'batch1.bk ok 0 None 2 True' 'batch2.bk ok 0 None 2 True' 'batch3.bk failed 1 tail None None' \
     'batch4.bk ok 0 None 2 True' 'batch5.bk ok 0 None 2 True' >"$T/expected"
 lines_of "$T/json" >"$T/lines"
@@ -347,15 +354,16 @@ opened_by() {
 ec_id=$(key_id kek ec)
 ec384_id=$(key_id kek ec384)
 
-# fresh_tokens : SoftHSM writes a token's file at every login, and not in one piece: killed in there it loses the token. So
-# what is killed has tokens of its own.
+# fresh_tokens : SoftHSM writes a token's file at every login, and not in one piece: killed in there it loses the token.
+# So what is killed has tokens of its own.
 fresh_tokens() {
     rm -rf "$T/killed"
     cp -r "$T/tokens" "$T/killed"
 }
 sed "s#$T/tokens#$T/killed#" "$T/tokens.conf" >"$T/killed.conf"
 
-# finishes : the run after a killed one ends the work: both slots the same, the new key opens it and the old one does not.
+# finishes : the run after a killed one ends the work: both slots the same, the new key opens it, and the old one does
+# not.
 finishes() {
     expect_exit 0 "${rekey[@]}" --from "$ec" --to "$ec384" "$T/k.bk"
     valid "$T/k.bk"
@@ -384,8 +392,11 @@ for ((at = 1; at <= 50; at++)); do
     *) fail "moment $at: opened by $by, before it by $seen" ;;
     esac
     seen=$by
-    finishes
+    expect_exit 0 "${rekey[@]}" -q --from "$ec" --to "$ec384" "$T/k.bk"
+    valid "$T/k.bk"
+    at_rest "$T/k.bk"
 done
+finishes
 check 'moments within both writes of a slot' test "$moments" -ge 8
 check 'the last moment is after the change' test "$seen" = new
 

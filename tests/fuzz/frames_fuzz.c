@@ -96,10 +96,10 @@ own_frames(uint64_t first, const uint8_t *head, const uint8_t *data, size_t size
     fuzz_hold(err.code != BK_OK);
     frames[damage] ^= head[5] == 0 ? 1 : head[5];
     /* at another place of the archive, or not as its end */
-    fuzz_hold(bk_group_open(&payload, &cipher, first + 32, 1, frames, len, opened, &plain_len, root_again, &err) ==
-              BK_E_VERIFY);
-    fuzz_hold(bk_group_open(&payload, &cipher, first, 0, frames, len, opened, &plain_len, root_again, &err) ==
-              BK_E_FORMAT);
+    fuzz_verdict(bk_group_open(&payload, &cipher, first + 32, 1, frames, len, opened, &plain_len, root_again, &err), &err);
+    fuzz_hold(err.code == (size > 0 ? BK_E_VERIFY : BK_E_FORMAT));
+    fuzz_verdict(bk_group_open(&payload, &cipher, first, 0, frames, len, opened, &plain_len, root_again, &err), &err);
+    fuzz_hold(err.code == BK_E_FORMAT);
     free(plain);
     free(frames);
     free(opened);
@@ -117,7 +117,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if ((data[0] & 2) != 0)
         first += BK_SEGMENTS_MAX / 2; /* another epoch */
     foreign_frames(first, data[0] & 1, data + HEAD, size - HEAD);
-    if (size - HEAD <= (size_t)SEGMENT * BK_GROUP_SEGMENTS)
+    /* an empty segment is all of an empty archive, and nowhere else */
+    if (size - HEAD <= (size_t)SEGMENT * BK_GROUP_SEGMENTS && (size > HEAD || first == 0))
         own_frames(first, data, data + HEAD, size - HEAD);
     return 0;
 }

@@ -202,7 +202,7 @@ def read_sidecar(path):
         with open(path, "rb") as file:
             data = file.read(rules.SIDECAR_MAX + 1)
     except OSError as error:
-        raise Refused("slots", f"the sidecar cannot be read: {error.strerror}", "refused") from error
+        raise Refused("slots", f"the sidecar cannot be read: {error.strerror}", "incomplete") from error
     with at("slots"):
         require(len(data) <= rules.SIDECAR_MAX, "sidecar: longer than 1 MiB")
         return Slot(data, padded=False)
@@ -214,8 +214,10 @@ def read_sidecar(path):
 class Layout:
     def __init__(self, file, preamble):
         size = file.size
-        if size < rules.TAIL_LENGTH:
-            raise Refused("tail", "the file is shorter than a tail", "incomplete")
+        if size < preamble.head_length:
+            raise Refused("slots", "the file ends within the slots", "incomplete")
+        if size < rules.PREAMBLE_LENGTH + rules.TAIL_LENGTH:
+            raise Refused("tail", "the file ends before a tail", "incomplete")
         data = file.at(size - rules.TAIL_LENGTH, rules.TAIL_LENGTH)
         if data[:8] != rules.TAIL_MAGIC:
             raise Refused("tail", "incomplete: no tail", "incomplete")
@@ -223,6 +225,8 @@ class Layout:
             self.index_offset, self.manifest_length, zero, total = struct.unpack(">QIIQ", data[8:32])
             require(rules.sha256(data[:32]) == data[32:], "tail: checksum")
             require(zero == 0, "tail: bytes that must be zero")
+            if total > size:
+                raise Refused("tail", "incomplete: the tail tells of more bytes", "incomplete")
             require(total == size, "tail: total length")
             require(1 <= self.manifest_length <= rules.MANIFEST_MAX, "tail: manifest length")
             require(self.index_offset >= preamble.head_length, "tail: index before the frames")
@@ -235,8 +239,6 @@ class Layout:
             self.groups = -(-self.segments // rules.GROUP)
             self.manifest_offset = self.index_offset + 32 * self.groups + 4
             require(self.manifest_offset + self.manifest_length + rules.TAIL_LENGTH == total, "tail: lengths")
-            stored = file.at(self.manifest_offset - 4, 4)
-            require(struct.unpack(">I", stored)[0] == self.manifest_length, "tail: manifest length differs")
         self.plaintext_length = (self.segments - 1) * preamble.segment_size + last - 20
         self.frame, self.last = frame, last
         self.frames_offset = preamble.head_length
@@ -379,7 +381,6 @@ class Envelope:
 class Package:
     def __init__(self, data):
         fields = Fields(der.parse(data), "key package")
-        require(True, "")
         version_1(fields)
         self.archive_id = octets(fields.take(der.OCTET_STRING, "archiveId"), 16)
         suite_1(fields)
@@ -706,6 +707,8 @@ class Archive:
     def _manifest(self, trust):
         der_bytes = self.file.at(self.layout.manifest_offset, self.layout.manifest_length)
         with at("manifest"):
+            stored = struct.unpack(">I", self.file.at(self.layout.manifest_offset - 4, 4))[0]
+            require(stored == self.layout.manifest_length, "manifest: its length is not the tail's")
             self.signed = Signed(der_bytes, rules.MANIFEST)
             self.manifest = manifest = Manifest(self.signed.content)
         trust.check(self.signed, MANIFEST_ROLES)

@@ -32,7 +32,9 @@ class Recipient:
 
     @property
     def id(self):
-        return self.identifier or keys.key_id(keys.spki_of(self.public))
+        if self.raw or self.secret:
+            return self.identifier
+        return keys.key_id(keys.spki_of(self.public))
 
     def wrap(self, cek, entropy):
         if self.raw:

@@ -1,5 +1,6 @@
 #include "tests/support/fake_key.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include <openssl/crypto.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
@@ -242,13 +244,12 @@ make_aes(struct fake_key *k, struct bk_err *err)
 }
 
 static enum bk_code
-make_pair(struct fake_key *k, enum bk_key_type type, struct bk_err *err)
+publish_pair(struct fake_key *k, struct bk_err *err)
 {
     uint8_t *spki = NULL;
     int len = 0;
     enum bk_code rc;
 
-    k->pkey = type == BK_KEY_RSA ? EVP_RSA_gen(3072) : EVP_EC_gen(type == BK_KEY_P256 ? "P-256" : "P-384");
     if (k->pkey != NULL)
         len = i2d_PUBKEY(k->pkey, &spki);
     if (len > 0)
@@ -257,6 +258,13 @@ make_pair(struct fake_key *k, enum bk_key_type type, struct bk_err *err)
         rc = bk_fail(err, BK_E_INTERNAL, "fake key: cannot make a key pair");
     OPENSSL_free(spki);
     return rc;
+}
+
+static enum bk_code
+make_pair(struct fake_key *k, enum bk_key_type type, struct bk_err *err)
+{
+    k->pkey = type == BK_KEY_RSA ? EVP_RSA_gen(3072) : EVP_EC_gen(type == BK_KEY_P256 ? "P-256" : "P-384");
+    return publish_pair(k, err);
 }
 
 /* "pkcs11:token=fake;object=KEYID", so that records have hints to carry. */
@@ -296,6 +304,52 @@ fake_key_new(enum bk_key_type type, int signing, struct bk_key **out, struct bk_
     k->base.ops = type == BK_KEY_AES256 ? &aes_ops : signing ? &pair_sign_ops : &pair_kek_ops;
     *out = &k->base;
     return BK_OK;
+}
+
+static enum bk_code
+finish_kek(struct fake_key *k, enum bk_code rc, struct bk_key **out, struct bk_err *err)
+{
+    if (rc == BK_OK)
+        rc = name_key(k, err);
+    if (rc != BK_OK) {
+        release(&k->base);
+        return rc;
+    }
+    k->base.ops = k->base.pub.type == BK_KEY_AES256 ? &aes_ops : &pair_kek_ops;
+    *out = &k->base;
+    return BK_OK;
+}
+
+enum bk_code
+fake_key_load(const char *path, struct bk_key **out, struct bk_err *err)
+{
+    struct fake_key *k = calloc(1, sizeof *k);
+    FILE *f = fopen(path, "re");
+    enum bk_code rc;
+
+    if (f == NULL || k == NULL) {
+        rc = bk_fail_errno(err, errno, "%s", path);
+        goto done;
+    }
+    k->pkey = PEM_read_PrivateKey(f, NULL, NULL, NULL);
+    rc = finish_kek(k, publish_pair(k, err), out, err);
+    k = NULL;
+done:
+    if (f != NULL)
+        (void)fclose(f);
+    free(k);
+    return rc;
+}
+
+enum bk_code
+fake_key_from_aes(const uint8_t key[32], const struct bk_key_id *id, struct bk_key **out, struct bk_err *err)
+{
+    struct fake_key *k = calloc(1, sizeof *k);
+
+    if (k == NULL)
+        return bk_fail_nomem(err);
+    k->base.pub = (struct bk_public){.type = BK_KEY_AES256, .bits = 256, .scheme = BK_SCHEME_AES_KW, .id = *id};
+    return finish_kek(k, bk_secret_from(&k->aes, key, 32, err), out, err);
 }
 
 void

@@ -13,6 +13,12 @@
  */
 BK_MUST_USE enum bk_code fake_key_new(enum bk_key_type type, int signing, struct bk_key **out, struct bk_err *err);
 
+/* A KEK from the PEM file of its private key (RSA, P-256, P-384), or from 32 bytes and a name. pub.uri is set. The caller
+ * closes. */
+BK_MUST_USE enum bk_code fake_key_load(const char *path, struct bk_key **out, struct bk_err *err);
+BK_MUST_USE enum bk_code fake_key_from_aes(const uint8_t key[32], const struct bk_key_id *id, struct bk_key **out,
+                                           struct bk_err *err);
+
 /* The nth operation from now (1 is the next) fails with code; 0 turns it off. */
 void fake_key_fail_at(struct bk_key *key, unsigned nth, enum bk_code code);
 

@@ -262,6 +262,36 @@ world_unwrap(struct world *w, const char *name, int kek, const char *out, const 
     return ops_unwrap_run(&req, &result, &w->err);
 }
 
+enum bk_code
+world_unwrap_stream(struct world *w, const char *name, const struct ops_unwrap *more, const char *out)
+{
+    const struct ops_keyring ring = {.keys = &w->kek[W_KEK_P256], .key_count = 1};
+    const struct ops_expect nothing = {0};
+    struct ops_unwrap req = more == NULL ? (struct ops_unwrap){0} : *more;
+    struct ops_unwrap_result result;
+    char command[3 * PATH_MAX];
+    int saved = dup(0);
+    FILE *pipe;
+    enum bk_code rc;
+
+    (void)snprintf(command, sizeof command, "cat '%s' 2>/dev/null", world_path(w, name));
+    pipe = popen(command, "re");
+    assert_non_null(pipe);
+    assert_int_equal(dup2(fileno(pipe), 0), 0);
+    req.archive = "-";
+    req.output = out;
+    req.workers = 2;
+    req.ring = &ring;
+    req.trust = &w->trust;
+    req.expect = req.expect == NULL ? &nothing : req.expect;
+    req.log = &w->log;
+    rc = ops_unwrap_run(&req, &result, &w->err);
+    assert_int_equal(dup2(saved, 0), 0);
+    (void)close(saved);
+    (void)pclose(pipe);
+    return rc;
+}
+
 void
 world_assert_opens(struct world *w, const char *name, int kek, const void *data, size_t len)
 {

@@ -58,6 +58,9 @@ enum bk_code world_try_wrap(struct world *w, struct ops_wrap *req, const char *n
 
 /* Unwraps name with one KEK into out; *req may hold more (NULL: nothing). */
 enum bk_code world_unwrap(struct world *w, const char *name, int kek, const char *out, const struct ops_unwrap *req);
+/* The archive as a stream: from a pipe, so that nothing can be read twice. Opened with W_KEK_P256; out is a path, or NULL
+ * for what *more says. */
+enum bk_code world_unwrap_stream(struct world *w, const char *name, const struct ops_unwrap *more, const char *out);
 /* Asserts that it opens with that KEK and holds these bytes. */
 void world_assert_opens(struct world *w, const char *name, int kek, const void *data, size_t len);
 enum bk_code world_verify(struct world *w, const char *name, enum ops_level level, int kek);

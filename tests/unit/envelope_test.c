@@ -177,14 +177,33 @@ recipient(const char *choice, uint64_t version, const uint8_t *id, size_t id_len
     bk_buf_free(&alg_der);
 }
 
-/* KeyAgreeRecipientInfo with the X25519 originator. */
+/* KeyAgreeRecipientInfo with the X25519 originator, for so many keys. */
+static void
+agreement_of(const char *alg, size_t keys, struct bk_buf *out)
+{
+    const char *one = KARI_KEYS + 4; /* without the tag and length of what holds it */
+    size_t keys_len = keys * strlen(one) / 2;
+    uint8_t head[3] = {0x30, (uint8_t)keys_len};
+    struct bk_err err = {0};
+
+    if (keys_len >= 0x80) {
+        head[1] = 0x81;
+        head[2] = (uint8_t)keys_len;
+    }
+    append_hex(out, KARI_HEAD);
+    append_hex(out, alg);
+    ok(bk_buf_append(out, head, keys_len < 0x80 ? 2 : 3, &err), &err);
+    for (size_t i = 0; i < keys; i++) {
+        append_hex(out, one);
+        out->data[out->len - 43] ^= (uint8_t)i; /* the id's last byte: no key twice */
+    }
+    out->data[2] = (uint8_t)(out->len - 3);
+}
+
 static void
 agreement(const char *alg, struct bk_buf *out)
 {
-    append_hex(out, KARI_HEAD);
-    append_hex(out, alg);
-    append_hex(out, KARI_KEYS);
-    out->data[2] = (uint8_t)(out->len - 3);
+    agreement_of(alg, 1, out);
 }
 
 /* ---- whole envelopes, put together without the code under test ---- */
@@ -607,6 +626,18 @@ bad_agreement(void **state)
     ok(parse_exact(f->der.data, f->der.len, &f->again, &f->err), &f->err);
 }
 
+/* A second key would be one that no list names. */
+static void
+an_agreement_is_with_one_key(void **state)
+{
+    struct fixture *f = *state;
+    struct bk_buf raw = {0};
+
+    agreement_of(KARI_X25519_ALG, 2, &raw);
+    refused_recipient(f, &raw, "2 keys, not one");
+    bk_buf_free(&raw);
+}
+
 static void
 later_versions_are_kept(void **state)
 {
@@ -817,6 +848,7 @@ main(void)
         cmocka_unit_test_setup_teardown(bad_values, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_recipients, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_agreement, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_agreement_is_with_one_key, setup, teardown),
         cmocka_unit_test_setup_teardown(later_versions_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(unknown_recipients_survive_a_rotation, setup, teardown),
         cmocka_unit_test_setup_teardown(an_identifier_stands_once, setup, teardown),

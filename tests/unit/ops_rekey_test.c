@@ -113,6 +113,27 @@ the_old_key_stays_until_the_new_one_is_proven(void **state)
     assert_only(w, W_KEK_P256, W_KEK_P384);
 }
 
+/* With a wrong --from the second run cannot finish, and must not look as if it had. */
+static void
+an_unfinished_exchange_is_told(void **state)
+{
+    struct world *w = *state;
+    struct ops_rekey_result result;
+
+    wrap_for(w, W_KEK_P256);
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_P384, 0, NULL, &result), BK_OK);
+    w->warnings[0] = '\0';
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_RSA, W_KEK_P384, 1, NULL, &result), BK_OK);
+    assert_true(!result.changed);
+    assert_non_null(strstr(w->warnings, "the old key may still be one"));
+    world_assert_opens(w, "a.bk", W_KEK_P256, DATA, DATA_LEN);
+    /* what is finished is not doubted */
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_P384, 1, NULL, &result), BK_OK);
+    w->warnings[0] = '\0';
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_P384, 1, NULL, &result), BK_OK);
+    assert_true(!result.changed && w->warnings[0] == '\0');
+}
+
 static void
 a_new_key_that_does_not_open_changes_nothing(void **state)
 {
@@ -484,6 +505,7 @@ main(void)
         TEST(only_the_slots_change),
         TEST(done_twice_changes_nothing),
         TEST(the_old_key_stays_until_the_new_one_is_proven),
+        TEST(an_unfinished_exchange_is_told),
         TEST(a_new_key_that_does_not_open_changes_nothing),
         TEST(blind_where_both_keys_are_aes),
         TEST(added_and_removed),

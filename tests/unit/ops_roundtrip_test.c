@@ -151,37 +151,6 @@ private_notes_come_back(void **state)
     free(text);
 }
 
-/* The archive as a stream: from a pipe, so that nothing can be read twice. */
-static enum bk_code
-unwrap_stream(struct world *w, const char *name, const struct ops_unwrap *more, const char *out)
-{
-    const struct ops_keyring ring = {.keys = &w->kek[W_KEK_P256], .key_count = 1};
-    const struct ops_expect nothing = {0};
-    struct ops_unwrap req = more == NULL ? (struct ops_unwrap){0} : *more;
-    struct ops_unwrap_result result;
-    char command[3 * PATH_MAX];
-    int saved = dup(0);
-    FILE *pipe;
-    enum bk_code rc;
-
-    (void)snprintf(command, sizeof command, "cat '%s' 2>/dev/null", world_path(w, name));
-    pipe = popen(command, "re");
-    assert_non_null(pipe);
-    assert_int_equal(dup2(fileno(pipe), 0), 0);
-    req.archive = "-";
-    req.output = out;
-    req.workers = 2;
-    req.ring = &ring;
-    req.trust = &w->trust;
-    req.expect = req.expect == NULL ? &nothing : req.expect;
-    req.log = &w->log;
-    rc = ops_unwrap_run(&req, &result, &w->err);
-    assert_int_equal(dup2(saved, 0), 0);
-    (void)close(saved);
-    (void)pclose(pipe);
-    return rc;
-}
-
 static void
 a_stream_is_restored_into_a_file(void **state)
 {
@@ -193,7 +162,7 @@ a_stream_is_restored_into_a_file(void **state)
         size_t got;
 
         world_wrap(w, "a.bk", data, lengths[i], NULL);
-        assert_int_equal(unwrap_stream(w, "a.bk", NULL, world_path(w, "out")), BK_OK);
+        assert_int_equal(world_unwrap_stream(w, "a.bk", NULL, world_path(w, "out")), BK_OK);
         plain = world_get(w, "out", &got);
         assert_int_equal(got, lengths[i]);
         assert_memory_equal(plain, data, got);
@@ -214,12 +183,12 @@ a_cut_or_longer_stream_is_refused(void **state)
     archive = world_get(w, "a.bk", &len);
     for (size_t cut = 1; cut < len; cut += 997) {
         world_put(w, "cut.bk", archive, len - cut);
-        assert_true(bk_code_is_verification(unwrap_stream(w, "cut.bk", NULL, world_path(w, "out"))));
+        assert_true(bk_code_is_verification(world_unwrap_stream(w, "cut.bk", NULL, world_path(w, "out"))));
         assert_false(world_exists(w, "out"));
     }
     archive[len] = 0; /* world_get leaves room for one more */
     world_put(w, "long.bk", archive, len + 1);
-    assert_true(bk_code_is_verification(unwrap_stream(w, "long.bk", NULL, world_path(w, "out"))));
+    assert_true(bk_code_is_verification(world_unwrap_stream(w, "long.bk", NULL, world_path(w, "out"))));
     assert_false(world_exists(w, "out"));
     free(archive);
     free(data);
@@ -243,12 +212,12 @@ a_stream_does_not_leave_unverified(void **state)
     req.signers = NULL;
     req.input = NULL;
     assert_int_equal(world_try_wrap(w, &req, "a.bk", "", 0, &result), BK_OK);
-    assert_int_equal(unwrap_stream(w, "a.bk", &to_command, NULL), BK_E_USAGE);
+    assert_int_equal(world_unwrap_stream(w, "a.bk", &to_command, NULL), BK_E_USAGE);
     to_command.manifest_path = kept;
-    assert_int_equal(unwrap_stream(w, "a.bk", &to_command, NULL), BK_OK);
+    assert_int_equal(world_unwrap_stream(w, "a.bk", &to_command, NULL), BK_OK);
     to_command.manifest_path = NULL;
     to_command.allow_unverified = 1;
-    assert_int_equal(unwrap_stream(w, "a.bk", &to_command, NULL), BK_OK);
+    assert_int_equal(world_unwrap_stream(w, "a.bk", &to_command, NULL), BK_OK);
 }
 
 static void

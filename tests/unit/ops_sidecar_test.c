@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "ops/sidecar.h"
 #include "tests/support/ops_fixture.h"
 
 #define DATA "every order since 1994"
@@ -265,11 +267,62 @@ a_failed_output_leaves_no_sidecar(void **state)
     assert_int_equal(world_entries(w), 0);
 }
 
+/* Whoever can write the folder can put anything beside an archive: it is refused, and nobody waits for it. */
+static void
+what_is_no_sidecar_is_refused(void **state)
+{
+    struct world *w = *state;
+    char path[PATH_MAX];
+    uint8_t *large = calloc(1, OPS_SIDECAR_MAX + 1);
+
+    assert_non_null(large);
+    assert_int_equal(wrap_inside(w, "a.bk", 0), BK_OK);
+    (void)snprintf(path, sizeof path, "%s", world_path(w, "a.bk" OPS_SIDECAR_SUFFIX));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    (void)alarm(60); /* a reader that waits for a writer ends the test */
+    assert_int_equal(world_unwrap(w, "a.bk", W_KEK_P256, "out", NULL), BK_E_FORMAT);
+    (void)alarm(0);
+    assert_string_equal(w->err.layer, "slots");
+    assert_non_null(strstr(w->err.message, "not an ordinary file"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(world_unwrap(w, "a.bk", W_KEK_P256, "out", NULL), BK_E_FORMAT);
+    assert_non_null(strstr(w->err.message, "not an ordinary file"));
+    assert_int_equal(rmdir(path), 0);
+    world_put(w, "a.bk" OPS_SIDECAR_SUFFIX, large, OPS_SIDECAR_MAX + 1);
+    assert_int_equal(world_unwrap(w, "a.bk", W_KEK_P256, "out", NULL), BK_E_FORMAT);
+    assert_non_null(strstr(w->err.message, "1048577 bytes"));
+    assert_false(world_exists(w, "out"));
+    free(large);
+}
+
+/* A stream has no sidecar, and what is damaged in it is not called absent. */
+static void
+a_damaged_stream_is_not_called_detached(void **state)
+{
+    struct world *w = *state;
+    size_t len;
+    uint8_t *bytes;
+
+    assert_int_equal(wrap_inside(w, "a.bk", 0), BK_OK);
+    bytes = world_get(w, "a.bk", &len);
+    bytes[BK_PREAMBLE_LEN] ^= 1;
+    bytes[BK_PREAMBLE_LEN + SLOT] ^= 1;
+    world_put(w, "a.bk", bytes, len);
+    free(bytes);
+    assert_int_equal(world_unwrap_stream(w, "a.bk", NULL, world_path(w, "out")), BK_E_FORMAT);
+    assert_string_equal(w->err.layer, "slots");
+    assert_non_null(strstr(w->err.message, "neither slot is whole"));
+    assert_false(world_exists(w, "out"));
+}
+
 int
 main(void)
 {
 #define TEST(f) cmocka_unit_test_setup(f, world_clean)
     const struct CMUnitTest tests[] = {
+        TEST(what_is_no_sidecar_is_refused),
+        TEST(a_damaged_stream_is_not_called_detached),
         TEST(a_detached_archive_comes_back),
         TEST(without_its_sidecar_it_is_incomplete),
         TEST(every_bit_of_a_sidecar_counts),

@@ -136,8 +136,7 @@ make_object(const CK_ATTRIBUTE *t, CK_ULONG n, const void *bytes, CK_ULONG len, 
     memcpy(mock.value, bytes, len);
     mock.value_len = len;
     mock.sensitive = *(CK_BBOOL *)sensitive->pValue && !mock.ignores_sensitive;
-    mock.objects++;
-    *out = 0;
+    *out = (CK_OBJECT_HANDLE)mock.objects++; /* 0 is a valid handle */
     return CKR_OK;
 }
 
@@ -378,7 +377,7 @@ bench_start(struct bench *b, CK_FLAGS flags)
     assert_non_null(b->token);
     *b->token = (struct p11_token){.owner = b->p, .module = &b->module, .label = "mock", .serial = "1"};
     memcpy(b->token->where, "token 'mock'", 13);
-    b->token->info.flags = mock.flags;
+    assert_int_equal(m_token_info(0, &b->token->info), CKR_OK);
     b->p->tokens = b->token;
 }
 

@@ -202,6 +202,60 @@ a_key_that_may_only_wrap(void **state)
     softhsm_end(&r);
 }
 
+/* A token that wraps and does not open again is found out before a backup is made for it. */
+static void
+a_secret_recipient_is_tried(void **state)
+{
+    struct softhsm_run r;
+    struct bk_public pub = {0};
+
+    (void)state;
+    softhsm_start(&r);
+    r.fail_call = "C_UnwrapKey";
+    r.fail_rv = CKR_DEVICE_ERROR;
+    refuses(BK_E_TOKEN, "the trial of pkcs11:", p11_public(r.p, "pkcs11:token=bk%20a;object=aes", &pub, &err));
+    assert_null(pub.uri);
+    r.fail_call = NULL;
+    ok(p11_public(r.p, "pkcs11:token=bk%20a;object=aes", &pub, &err));
+    bk_public_free(&pub);
+    softhsm_end(&r);
+}
+
+/* Refuses the first so many templates, as a token does that will have fewer attributes. */
+struct picky {
+    int refusals;
+};
+
+static CK_RV
+refuse_templates(void *ctx, const char *call)
+{
+    struct picky *p = ctx;
+
+    return strcmp(call, "C_GenerateKey") == 0 && p->refusals-- > 0 ? CKR_TEMPLATE_INCONSISTENT : CKR_OK;
+}
+
+/* SoftHSM lets a secret key decrypt unless told otherwise. */
+static void
+a_key_that_may_do_more_is_warned_of(void **state)
+{
+    for (int refusals = 0; refusals < 3; refusals++) {
+        struct softhsm_run r;
+        struct picky picky = {refusals};
+        struct bk_key *key = NULL;
+        char uri[64];
+
+        (void)state;
+        softhsm_start(&r);
+        r.p->hook = (struct p11_hook){.ctx = &picky, .before = refuse_templates};
+        (void)snprintf(uri, sizeof uri, "pkcs11:token=bk%%20a;object=picky-%d", refusals);
+        softhsm_generate(&r, uri, P11_AES256, 0, &key);
+        assert_int_equal(r.warnings, refusals); /* 1: it can be modified; 2: and it may decrypt */
+        assert_int_equal(strstr(r.warning, "may also decrypt") != NULL, refusals == 2);
+        bk_key_close(key);
+        softhsm_end(&r);
+    }
+}
+
 static void
 destroy_public_half(struct softhsm_run *r, const struct p11_key *key)
 {
@@ -628,6 +682,8 @@ main(void)
         cmocka_unit_test(does_not_rewrap_what_it_cannot_prove),
         cmocka_unit_test(two_keys_of_one_label),
         cmocka_unit_test(a_key_that_may_only_wrap),
+        cmocka_unit_test(a_secret_recipient_is_tried),
+        cmocka_unit_test(a_key_that_may_do_more_is_warned_of),
         cmocka_unit_test(keeps_certificates_with_keys),
         cmocka_unit_test(private_keys_without_public_half),
         cmocka_unit_test(always_authenticate),

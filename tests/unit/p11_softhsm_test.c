@@ -165,6 +165,14 @@ lists_what_is_there(void **state)
     assert_int_equal(tokens, 1);
     assert_int_equal(r.asked, 0);
     softhsm_end(&r);
+
+    /* one PIN is not tried on two tokens, of which one at least has another */
+    softhsm_start(&r);
+    refuses(BK_E_USAGE, "has a PIN and matches 2 tokens: 'bk ",
+            p11_list(r.p, "pkcs11:manufacturer=SoftHSM%20project?pin-value=" SOFTHSM_PIN_A, 1, softhsm_collect, text,
+                     &tokens, &err));
+    assert_int_equal(r.logins, 0);
+    softhsm_end(&r);
 }
 
 /* -- what is refused ------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ refuses_what_p11_kit_drops(void **state)
         {"pkcs11:token=a%zz", "two hex digits"},
         {"pkcs11:type=nonsense", "no token can have"},
         {"pkcs11:token=0123456789012345678901234567890123", "no token can have"},
+        {"pkcs11:token=a&pin-source=file:x", "pin-source= stands after a '?'"},
         {"pkcs11:token=a?pin-vale=1", "attribute 1 after the '?'"},
         {"pkcs11:token=a?module-path=/x&pin", "attribute 2 after the '?'"},
         {"pkcs11:token=a?pin-source=a&pin-source=b", "pin-source= is given twice"},
@@ -118,6 +119,8 @@ never_shows_a_pin(void **state)
         "pkcs11:token=a;pin-value=SECRET7",
         "pkcs11:token=a?pin-value=SECRET7%",
         "pkcs11:token=a?x=1&pin-value=SECRET7",
+        "pkcs11:token=a;object=b&pin-value=SECRET7",
+        "pkcs11:token=apin-value=SECRET7",
     };
 
     (void)state;
@@ -216,7 +219,7 @@ text_is_safe_to_print(void **state)
     p11_text_field(out, sizeof out, "bk token   \0\0", 13);
     assert_string_equal(out, "bk token");
     p11_text_field(out, sizeof out, "a\033b\177c\302\233d", 8);
-    assert_string_equal(out, "a?b?c\302?d");
+    assert_string_equal(out, "a?b?c?d");
     p11_text_field(out, 4, "abcdef", 6);
     assert_string_equal(out, "abc");
     p11_text_field(out, sizeof out, "", 0);

@@ -467,6 +467,50 @@ test_without_output_buffers(void **state)
     (void)close(w.wake);
 }
 
+/* A reader's memory does not depend on what segments an archive was made with. */
+static void
+test_workers_are_as_many_as_memory_is_meant_for(void **state)
+{
+    const size_t mib = 1024 * 1024;
+    struct bk_pipeline p = {.workers = 256};
+
+    (void)state;
+    assert_int_equal(bk_pipeline_workers(&p), 256);
+    for (size_t job = mib; job <= 128 * mib; job *= 2) {
+        size_t workers;
+
+        p.in_size = p.out_size = job / 2;
+        workers = bk_pipeline_workers(&p);
+        assert_true(workers >= 1 && (workers * 2 + 2) * job <= BK_PIPELINE_MEMORY);
+        assert_true(job > 2 * mib || workers > 200);
+    }
+    p.in_size = BK_PIPELINE_MEMORY;
+    assert_int_equal(bk_pipeline_workers(&p), 1);
+}
+
+static void
+test_no_more_buffers_than_jobs(void **state)
+{
+    struct world w;
+    struct bk_pipeline p = {
+        .ctx = &w, .workers = 4, .in_size = IN_SIZE, .read = world_read, .work = plain_work, .write = plain_write};
+
+    (void)state;
+    for (uint64_t jobs = 1; jobs <= 12; jobs++)
+        /* a reader that finds more or fewer jobs than was thought is served as well */
+        for (uint64_t thought = jobs > 1 ? jobs - 1 : 1; thought <= jobs + 1; thought++) {
+            world_make(&w, 4);
+            w.jobs = jobs;
+            p.jobs = thought;
+            forget_buffers();
+            assert_int_equal(bk_pipeline_run(&p, NULL), BK_OK);
+            assert_int_equal(w.wrong, 0);
+            assert_true(w.write_count == jobs);
+            check_all_buffers_wiped(thought < 10 ? (size_t)thought : 10);
+            (void)close(w.wake);
+        }
+}
+
 static void
 test_cores(void **state)
 {
@@ -486,6 +530,8 @@ main(void)
         cmocka_unit_test(test_threads_that_cannot_be_made),
         cmocka_unit_test(test_memory_that_cannot_be_had),
         cmocka_unit_test(test_without_output_buffers),
+        cmocka_unit_test(test_workers_are_as_many_as_memory_is_meant_for),
+        cmocka_unit_test(test_no_more_buffers_than_jobs),
         cmocka_unit_test(test_cores),
     };
 

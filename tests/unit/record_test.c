@@ -193,6 +193,8 @@ encoding_is_checked(void **state)
     struct bk_record one = first_record();
     struct bk_record two;
     struct bk_record r;
+    const struct bk_key_id second = key_id(9);
+    struct bk_err err = {0};
 
     (void)state;
     add_recipient(&e, 1);
@@ -236,6 +238,9 @@ encoding_is_checked(void **state)
     two.hints[0].id.len = 0;
     refused(&two, BK_E_INTERNAL, "hint: key id of 0 bytes");
     two.hints[0].id.len = 20;
+    must(bk_record_add_hint(&two, &second, "pkcs11:token=second", &err), &err);
+    two.hints[1].id = two.hints[0].id;
+    refused(&two, BK_E_INTERNAL, "hints: two for one key");
     strcpy(two.hints[0].uri, "pkcs11:pin-value=1");
     refused(&two, BK_E_USAGE, "hint: not a pkcs11: URI");
     bk_record_free(&one);
@@ -277,6 +282,8 @@ parsing_checks_the_same(void **state)
     struct bk_record one = first_record();
     struct bk_record two;
     struct bk_buf der = encoded(&one);
+    const struct bk_key_id second = key_id(9);
+    struct bk_err err = {0};
 
     (void)state;
     place_of(&der, generation, 10)[10] = 2;
@@ -307,6 +314,10 @@ parsing_checks_the_same(void **state)
     der = encoded(&two);
     memcpy(place_of(&der, own_id, sizeof own_id) + 6, "\x4a", 1);
     parse_refused(&der, BK_E_FORMAT, "archiveId");
+    must(bk_record_add_hint(&two, &second, "pkcs11:token=second", &err), &err);
+    der = encoded(&two);
+    memset(place_of(&der, second.bytes, second.len), 2, second.len); /* the id of the hint before it */
+    parse_refused(&der, BK_E_FORMAT, "hints: two for one key");
     bk_record_free(&one);
     bk_record_free(&two);
 }

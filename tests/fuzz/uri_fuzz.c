@@ -1,0 +1,110 @@
+/* PKCS#11 URIs, and the hints of records: a PIN is never in a message, and never in a hint. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/record.h"
+#include "pkcs11/uri.h"
+#include "pkcs11/p11.h"
+#include "tests/fuzz/fuzz.h"
+
+#define TELLING 6 /* a value of so many bytes is not in a message by chance */
+
+/* The value of pin-value= must not be in the message; as it stands in the URI, not decoded. */
+static void
+no_pin_in(const char *message, const char *text)
+{
+    const char *query = strchr(text, '?');
+    const char *pin = query == NULL ? NULL : strstr(query, "pin-value=");
+    char value[64];
+    size_t len;
+
+    if (pin == NULL)
+        return;
+    pin += strlen("pin-value=");
+    len = strcspn(pin, "&");
+    if (len < TELLING || len >= sizeof value)
+        return;
+    memcpy(value, pin, len);
+    value[len] = '\0';
+    /* what stands before the '?' too is no secret, and neither are the words of messages */
+    if (memmem(text, (size_t)(query - text), value, len) != NULL || strstr("pin-value=pin-source=module-path=", value))
+        return;
+    fuzz_hold(strstr(message, value) == NULL);
+}
+
+static void
+parse(const char *text)
+{
+    struct p11_uri uri = {0};
+    struct bk_err err = {0}, err_twice = {0};
+    enum bk_code rc = p11_uri_parse(&uri, text, &err);
+    size_t path = strcspn(text, "?");
+
+    fuzz_answer(rc, &err);
+    fuzz_hold(rc == BK_OK || rc == BK_E_USAGE);
+    no_pin_in(err.message, text);
+    no_pin_in(err.hint, text);
+    fuzz_hold(p11_uri_check(text, &err_twice) == rc);
+    fuzz_same_answer(&err, &err_twice);
+    if (rc == BK_OK) {
+        fuzz_hold(p11_is_uri(text));
+        fuzz_hold(strlen(uri.text) == path && strncmp(uri.text, text, path) == 0);
+        fuzz_hold(p11_uri_has_pin_value(text) == (uri.pin_value.len > 0));
+        fuzz_hold(uri.pin_value.len == 0 || memchr(uri.pin_value.data, 0, uri.pin_value.len) == NULL);
+        (void)p11_uri_class(&uri, CKO_PUBLIC_KEY);
+        (void)p11_uri_attribute(&uri, CKA_LABEL);
+        fuzz_accepted();
+    } else {
+        fuzz_hold(uri.kit == NULL && uri.text == NULL && uri.pin_value.data == NULL);
+    }
+    p11_uri_free(&uri);
+    (void)p11_uri_names_object(text);
+    (void)p11_uri_has_pin_value(text);
+}
+
+/* What may stand in a record, where everybody reads it. */
+static void
+as_hint(const char *text)
+{
+    struct p11_uri uri = {0};
+    struct bk_err err = {0};
+
+    if (!bk_hint_uri_valid(text) || p11_uri_parse(&uri, text, &err) != BK_OK)
+        return;
+    fuzz_hold(uri.pin_value.len == 0 && uri.pin_source == NULL);
+    fuzz_hold(uri.module_path == NULL && uri.module_name == NULL);
+    p11_uri_free(&uri);
+}
+
+/* A hint made from what a token says of itself is one that records take, and that bk reads again. */
+static void
+make_hint(const uint8_t *data, size_t size)
+{
+    CK_TOKEN_INFO token;
+    uint8_t *copy = fuzz_copy(data, size);
+    CK_ATTRIBUTE label = {CKA_LABEL, copy, size}, id = {CKA_ID, copy, size};
+    struct bk_err err = {0};
+    char *hint = NULL;
+
+    memset(&token, ' ', sizeof token);
+    memcpy(token.label, data, size < sizeof token.label ? size : sizeof token.label);
+    memcpy(token.serialNumber, data, size < sizeof token.serialNumber ? size : sizeof token.serialNumber);
+    fuzz_must(p11_uri_hint(&token, &label, &id, &hint, &err), &err);
+    if (strlen(hint) <= P11_URI_MAX && memchr(data, 0, size) == NULL)
+        fuzz_hold(strlen(hint) > BK_TEXT_MAX || bk_hint_uri_valid(hint));
+    free(hint);
+    free(copy);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *text = fuzz_text(data, size);
+
+    parse(text);
+    as_hint(text);
+    if (size <= 64)
+        make_hint(data, size);
+    free(text);
+    return 0;
+}

@@ -1,0 +1,69 @@
+/*
+ * The nth call: counts the system calls, allocations and token calls that bk's own code makes, and lets the nth of them
+ * fail, fall short, or end the process. It sits between the objects and the C library by the linker's --wrap (see
+ * tests/CMakeLists.txt), so that it works under sanitizers and needs no change of what is tested.
+ *
+ * A test arms it by nth_arm. A program that is linked with it is driven from outside:
+ *     BK_NTH=ACTION:CLASSES:N[:VALUE] BK_NTH_REPORT=FILE bk-wrap-nth ...
+ * ACTION is fail, short, before, after, within; CLASSES some of disk,system,memory,token joined by "+"; VALUE an errno or
+ * CK_RV as a number. FILE gets the name of the call that was hit, and stays empty if there were fewer than N.
+ */
+#ifndef BK_TESTS_NTH_NTH_H
+#define BK_TESTS_NTH_NTH_H
+
+#include <stddef.h>
+
+enum nth_class {
+    NTH_DISK = 1,   /* writes, syncs, renames, links, unlinks, creations */
+    NTH_SYSTEM = 2, /* every other system call */
+    NTH_MEMORY = 4,
+    NTH_TOKEN = 8,  /* calls of a PKCS#11 module, and operations of bk_key */
+};
+
+enum nth_action {
+    NTH_OFF,
+    NTH_FAIL,   /* the call is not made; errno (or the CK_RV) is value */
+    NTH_SHORT,  /* a read or write moves one byte only; other calls fail with EINTR */
+    NTH_BEFORE, /* SIGKILL before the call */
+    NTH_AFTER,  /* SIGKILL after it */
+    NTH_WITHIN, /* a write is made by half, then SIGKILL; other calls: as NTH_BEFORE */
+};
+
+struct nth_plan {
+    enum nth_action action;
+    unsigned classes;
+    unsigned long at;    /* from 1 */
+    unsigned long value; /* 0: EIO, or CKR_GENERAL_ERROR */
+};
+
+/* Counts from 0 again. NTH_OFF counts only. */
+void nth_arm(const struct nth_plan *plan);
+void nth_disarm(void);
+
+/* Calls of the plan's classes since nth_arm, and the name of the one that was hit, or NULL. */
+unsigned long nth_seen(void);
+const char *nth_hit(void);
+
+/* What the disk was told, for tests/nth/disk.h to play back. */
+enum nth_disk_op { NTH_WRITE, NTH_SYNC, NTH_SYNC_FOLDER, NTH_CREATE, NTH_RENAME, NTH_LINK, NTH_UNLINK, NTH_TRUNCATE };
+
+struct nth_event {
+    enum nth_disk_op op;
+    char *path;   /* absolute; of RENAME and LINK the old name */
+    char *to;     /* the new name */
+    long offset;
+    unsigned char *data;
+    size_t len;
+};
+
+struct nth_trace {
+    struct nth_event *events;
+    size_t count;
+};
+
+/* Records every disk call on names below folder. One at a time; the caller frees what nth_record_end gives. */
+void nth_record(const char *folder);
+void nth_record_end(struct nth_trace *out);
+void nth_trace_free(struct nth_trace *t);
+
+#endif
