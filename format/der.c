@@ -166,6 +166,8 @@ bk_der_walk(const uint8_t *der, size_t len, const char *what, struct bk_err *err
 
     if (len > BK_DER_SIZE_MAX)
         return bk_fail(err, BK_E_FORMAT, "%s: %zu bytes, at most %d allowed", what, len, BK_DER_SIZE_MAX);
+    if (len == 0)
+        return bk_fail(err, BK_E_FORMAT, "%s: not DER: empty", what);
     do {
         bad = walk_one(&w, w.depth > 0 ? w.ends[w.depth - 1] : len);
         while (bad == NULL && w.depth > 0 && w.pos == w.ends[w.depth - 1])

@@ -177,6 +177,19 @@ read_known(asn1_node node, const struct shape *shape, struct bk_wrapped *w, stru
     return rc;
 }
 
+/* Of a key that is not known: stock CMS tools, which break-glass relies on, refuse the whole envelope for less. */
+static enum bk_code
+check_originator_form(asn1_node node, struct bk_err *err)
+{
+    struct bk_buf alg = {0};
+    enum bk_code rc = bk_der_get_buf(node, "kari.originator.originatorKey.algorithm", &alg, err);
+
+    if (rc == BK_OK && !algorithm_well_formed(&alg))
+        rc = bk_fail(err, BK_E_FORMAT, "originator key: not an algorithm identifier");
+    bk_buf_free(&alg);
+    return rc;
+}
+
 /* Kept as it stands; its id, where it has one, still must not repeat another's. */
 static enum bk_code
 keep_unknown(const struct bk_buf *raw, struct bk_recipient *r, struct bk_err *err)
@@ -203,9 +216,11 @@ read_keyed(asn1_node node, const struct shape *shape, const struct bk_buf *raw, 
         return rc;
     if ((rc = read_id(node, shape, w->scheme, &w->id, err)) != BK_OK)
         return rc;
-    if (w->scheme == BK_SCHEME_NONE)
-        return keep_unknown(raw, r, err);
-    return read_known(node, shape, w, err);
+    if (w->scheme != BK_SCHEME_NONE)
+        return read_known(node, shape, w, err);
+    if (shape == &KARI && (rc = check_originator_form(node, err)) != BK_OK)
+        return rc;
+    return keep_unknown(raw, r, err);
 }
 
 static enum bk_code

@@ -397,46 +397,89 @@ check_staged(struct wrapping *w, struct bk_err *err)
     return rc;
 }
 
-/* An envelope without its archive is of no use, and would be in the way of the next try. */
+/*
+ * An envelope without its archive is of no use, and would be in the way of the next try. But publishing can fail with the
+ * archive in place already (its folder could not be synced), and then the envelope stays as well; and what somebody else
+ * put there meanwhile is not ours to remove.
+ */
 static void
 withdraw_sidecar(const struct wrapping *w)
 {
-    struct bk_err ignored;
+    struct bk_err err = {0};
+    struct bk_buf there = {0};
     char *path = NULL;
+    int archive_there = 0, sidecar_there = 0;
+    enum bk_code rc = store_name_exists(w->req->output, &archive_there, &err);
 
-    if (ops_sidecar_path(w->req->output, &path, &ignored) == BK_OK && store_name_remove(path, &ignored) != BK_OK)
-        bk_warn(w->req->log, "%s", ignored.message);
+    if (rc == BK_OK && !archive_there)
+        rc = ops_sidecar_read(w->req->output, &there, &sidecar_there, &err);
+    if (rc == BK_OK && sidecar_there && there.len == w->sidecar.len &&
+        memcmp(there.data, w->sidecar.data, there.len) == 0) {
+        rc = ops_sidecar_path(w->req->output, &path, &err);
+        if (rc == BK_OK)
+            rc = store_name_remove(path, &err);
+    }
+    if (rc != BK_OK)
+        bk_warn(w->req->log, "a sidecar without its archive may be left: %s", err.message);
+    bk_buf_free(&there);
     free(path);
 }
 
 /* The sidecar first: an archive never stands there without its envelope. */
 static enum bk_code
-publish(struct wrapping *w, struct bk_err *err)
+publish_archive(struct wrapping *w, struct bk_err *err)
 {
-    struct store_sink *out = w->out, *copy = w->copy, *keys_out = w->keys_out;
-    enum bk_code rc;
+    struct store_sink *out = w->out, *keys_out = w->keys_out;
+    enum bk_code rc = BK_OK;
 
     w->keys_out = NULL;
-    if (keys_out != NULL && (rc = store_sink_publish(keys_out, err)) != BK_OK)
-        return rc;
-    w->out = NULL;
-    if ((rc = store_sink_publish(out, err)) != BK_OK) {
-        if (keys_out != NULL)
-            withdraw_sidecar(w);
-        return rc;
+    if (keys_out != NULL)
+        rc = store_sink_publish(keys_out, err);
+    if (rc == BK_OK) {
+        w->out = NULL;
+        rc = store_sink_publish(out, err);
     }
+    if (rc != BK_OK && keys_out != NULL)
+        withdraw_sidecar(w);
+    return rc;
+}
+
+static enum bk_code
+publish(struct wrapping *w, struct bk_err *err)
+{
+    struct store_sink *copy = w->copy;
+    enum bk_code rc = publish_archive(w, err);
+
+    if (rc != BK_OK)
+        return rc;
     w->copy = NULL;
     if (copy != NULL && (rc = store_sink_publish(copy, err)) != BK_OK)
         bk_err_prefix(err, "the archive is complete, but not the copy of its manifest");
     return rc;
 }
 
+/* The copy is published last: it would replace the archive, or be taken for its sidecar. */
+static enum bk_code
+refuse_one_name_for_two(const struct ops_wrap *req, struct bk_err *err)
+{
+    size_t len = strlen(req->output);
+    const char *copy = req->manifest_copy;
+
+    if (copy == NULL || strncmp(copy, req->output, len) != 0)
+        return BK_OK;
+    if (copy[len] != '\0' && strcmp(copy + len, OPS_SIDECAR_SUFFIX) != 0)
+        return BK_OK;
+    return bk_fail(err, BK_E_USAGE, "--manifest %s: that is the archive's own name, or its sidecar's", copy);
+}
+
 static enum bk_code
 open_outputs(struct wrapping *w, struct bk_err *err)
 {
     const struct ops_wrap *req = w->req;
-    enum bk_code rc = ops_sidecar_prepare(req->output, req->detach, req->force, req->cancel, &w->keys_out, err);
+    enum bk_code rc = refuse_one_name_for_two(req, err);
 
+    if (rc == BK_OK)
+        rc = ops_sidecar_prepare(req->output, req->detach, req->force, req->cancel, &w->keys_out, err);
     if (rc == BK_OK)
         rc = store_sink_open(req->output, req->force && !req->detach, req->cancel, &w->out, err);
     if (rc == BK_OK && req->manifest_copy != NULL)

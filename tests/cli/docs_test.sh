@@ -31,8 +31,11 @@ long_options() { grep -oE -- '--[a-z][a-z-]*' | sort -u; }
 in_help() { "$1" --help | option_lines; }
 in_manual() { section "$(rendered "$1.1")" OPTIONS | option_lines; }
 
-# rendered PAGE : as man shows it, in plain text.
-rendered() { MANWIDTH=160 man -E ascii -l "$BK_BIN/man/$1" | col -bx; }
+# rendered PAGE : as man shows it, in plain text; each page is rendered once.
+rendered() {
+    [[ -s $T/$1.txt ]] || MANWIDTH=160 man -E ascii -l "$BK_BIN/man/$1" | col -bx >"$T/$1.txt"
+    cat "$T/$1.txt"
+}
 
 # section TEXT NAME : of a rendered page.
 section() { awk -v name="$2" '/^[A-Z]/ { on = $0 == name; next } on' <<<"$1"; }
@@ -109,7 +112,7 @@ completion() {
 
 codes_in_source() { sed -n '/^cmd_status/,/^}/s/.*return \([0-9]*\);/\1/p' "$ROOT/cmd/common/exit.c"; }
 codes_in_table() { awk '/^## / { on = $0 == "## Exit status" } on' "$1" | sed -nE 's/^\| ([0-9]+) \|.*/\1/p'; }
-codes_in_help() { "$1" --help | sed -n '/^exit status:/,$p' | grep -oE '(^|[ ,])[0-9] [a-z]' | tr -cd '0-9\n'; }
+codes_in_help() { "$1" --help | sed -n '/^exit status:/,$p' | grep -oE '(^|[ ,])[0-9] [a-zA-Z]' | tr -cd '0-9\n'; }
 codes_in_manual() { section "$(rendered "$1.1")" 'EXIT STATUS' | sed -nE 's/^ *\|([0-9]+) .*/\1/p'; }
 
 statuses_agree() {

@@ -20,7 +20,9 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/repair.h"
 
-#define PIPE_SIZE (1024 * 1024) /* what the harness writes fits in whole, so that nothing waits for it */
+/* What the harness writes fits in whole, so that nothing waits for it. */
+#define PIPE_DEFAULT (64 * 1024)
+#define PIPE_SIZE    (1024 * 1024)
 
 /* ---- the mutator ---- */
 
@@ -298,16 +300,25 @@ open_steps(const uint8_t *data, size_t size, const uint8_t *sidecar, size_t side
     return rc;
 }
 
+/* A pipe that holds len bytes without a reader; ends are closed on exec. */
+static void
+make_pipe(int ends[2], size_t len)
+{
+    fuzz_hold(pipe2(ends, O_CLOEXEC) == 0);
+    fuzz_hold(len <= PIPE_DEFAULT || fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE) >= PIPE_SIZE);
+}
+
 static void
 as_standard(int fd, int standard)
 {
     fuzz_hold(dup2(fd, standard) == standard && close(fd) == 0);
 }
 
-/* Restores from standard input to a pipe on standard output; *plain has what came, and is freed by the caller. */
+/* Restores from standard input to a pipe on standard output; *plain has what came, of an archive of that size. */
 static enum bk_code
-restore(int from, struct bk_buf *plain, struct ops_unwrap_result *result, struct bk_err *err)
+restore(int from, size_t size, struct bk_buf *plain, struct ops_unwrap_result *result, struct bk_err *err)
 {
+    static uint8_t came[PIPE_SIZE];
     static const struct ops_expect nothing;
     const struct ops_unwrap req = {.archive = "-",
                                    .output = "-",
@@ -316,21 +327,21 @@ restore(int from, struct bk_buf *plain, struct ops_unwrap_result *result, struct
                                    .trust = trust(),
                                    .expect = &nothing,
                                    .allow_unverified = 1};
+    struct bk_err nothing_wrong;
+    size_t len = 0;
     int ends[2];
-    uint8_t *at;
     enum bk_code rc;
     ssize_t n;
 
-    fuzz_hold(pipe2(ends, O_CLOEXEC) == 0 && fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE) >= PIPE_SIZE);
+    make_pipe(ends, size);
     as_standard(from, STDIN_FILENO);
     as_standard(ends[1], STDOUT_FILENO);
     rc = ops_unwrap_run(&req, result, err);
     as_standard(open("/dev/null", O_WRONLY), STDOUT_FILENO);
-    fuzz_must(bk_buf_extend(plain, PIPE_SIZE, &at, err), err);
-    plain->len = 0;
-    while ((n = read(ends[0], plain->data + plain->len, PIPE_SIZE - plain->len)) > 0)
-        plain->len += (size_t)n;
+    while ((n = read(ends[0], came + len, sizeof came - len)) > 0)
+        len += (size_t)n;
     fuzz_hold(n == 0 && close(ends[0]) == 0);
+    fuzz_must(bk_buf_append(plain, came, len, &nothing_wrong), &nothing_wrong);
     return rc;
 }
 
@@ -339,7 +350,7 @@ pipe_with(const uint8_t *data, size_t size)
 {
     int ends[2];
 
-    fuzz_hold(pipe2(ends, O_CLOEXEC) == 0 && fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE) >= PIPE_SIZE);
+    make_pipe(ends, size);
     fuzz_hold(size < PIPE_SIZE && (size == 0 || write(ends[1], data, size) == (ssize_t)size));
     fuzz_hold(close(ends[1]) == 0);
     return ends[0];
@@ -360,8 +371,8 @@ restore_both_ways(const uint8_t *data, size_t size)
     struct bk_buf file = {0}, stream = {0};
     struct ops_unwrap_result file_result, stream_result;
     struct bk_err err = {0}, stream_err = {0};
-    enum bk_code rc = restore(memory_file(data, size), &file, &file_result, &err);
-    enum bk_code stream_rc = restore(pipe_with(data, size), &stream, &stream_result, &stream_err);
+    enum bk_code rc = restore(memory_file(data, size), size, &file, &file_result, &err);
+    enum bk_code stream_rc = restore(pipe_with(data, size), size, &stream, &stream_result, &stream_err);
 
     restore_verdict(rc, &err);
     restore_verdict(stream_rc, &stream_err);

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import hmac
 import os
+import re
 import struct
 import time
 import unicodedata
@@ -108,13 +109,15 @@ def suite_1(fields):
         raise Newer(f"{fields.what}: a suite that this reader does not know")
 
 
-def key_ids(element, low, high, size=(rules.KEY_ID_MIN, rules.KEY_ID_MAX)):
+def key_ids(element, low, high=None, size=(rules.KEY_ID_MIN, rules.KEY_ID_MAX)):
+    """high None: as many as there are, and any of them twice."""
     fields = Fields(element, "key ids")
     found = []
     while fields.left:
         found.append(octets(fields.take(der.OCTET_STRING, "key id"), *size))
-    require(low <= len(found) <= high, f"{len(found)} key ids")
-    require(len(set(found)) == len(found), "a key id twice")
+    require(low <= len(found), f"{len(found)} key ids")
+    require(high is None or len(found) <= high, f"{len(found)} key ids")
+    require(high is None or len(set(found)) == len(found), "a key id twice")
     return found
 
 
@@ -157,7 +160,6 @@ class Slot:
     """DerError if it is not valid."""
 
     def __init__(self, data, padded=True):
-        self.raw = data
         require(len(data) >= rules.SLOT_HEADER_LENGTH and data[:8] == rules.SLOT_MAGIC, "slot: magic")
         self.generation, envelope_length, record_length, zero = struct.unpack(">QIIQ", data[8:32])
         require(self.generation >= 1 and envelope_length >= 1 and record_length >= 1, "slot: an empty field")
@@ -166,46 +168,48 @@ class Slot:
         require(end <= len(data) if padded else end == len(data), "slot: lengths")
         require(not any(data[end:]), "slot: padding")
         require(rules.sha256(data[:32], data[64:end]) == data[32:64], "slot: checksum")
+        self.contents = data[:end]
         self.envelope = data[64 : 64 + envelope_length]
         self.record = data[64 + envelope_length : end]
 
 
 class Slots:
-    """The slot that is taken, and what bk-verify reports of the other."""
+    """The envelope that is taken: the valid one of the highest generation, of both slots and the sidecar; and what
+    bk-verify reports of the others."""
 
-    def __init__(self, read_slots):
-        self.damage = []
-        valid = self._valid(read_slots())
-        if len(valid) < 2:  # a rotation may be passing
+    def __init__(self, file, slot_size, sidecar):
+        self.file, self.slot_size, self.sidecar = file, slot_size, sidecar
+        valid = self._read()
+        if len(valid) < 2 and slot_size:  # a rotation may be passing
             time.sleep(0.05)
-            self.damage = []
-            valid = self._valid(read_slots())
+            valid = self._read()
         if not valid:
-            raise Refused("slots", "neither slot is valid: " + "; ".join(self.damage))
-        if len(valid) == 2 and valid[0].generation == valid[1].generation and valid[0].raw != valid[1].raw:
-            raise Refused("slots", "two valid slots of one generation that differ")
+            missing = not slot_size and not os.path.exists(sidecar)
+            raise Refused("slots", "no valid envelope: " + "; ".join(self.damage), "incomplete" if missing else "refused")
         self.taken = max(valid, key=lambda slot: slot.generation)
-        self.differ = len(valid) == 2 and valid[0].raw != valid[1].raw
+        for slot in valid:
+            if slot.generation == self.taken.generation and slot.contents != self.taken.contents:
+                raise Refused("slots", "two valid envelopes of one generation that differ")
 
-    def _valid(self, pair):
+    def _read(self):
+        self.damage = []
         valid = []
-        for name, data in zip("AB", pair):
-            try:
-                valid.append(Slot(data))
-            except DerError as error:
-                self.damage.append(f"slot {name}: {error}")
+        for i in range(2 if self.slot_size else 0):
+            data = self.file.at(rules.PREAMBLE_LENGTH + i * self.slot_size, self.slot_size)
+            self._take(valid, "slot " + "AB"[i], data, True)
+        try:
+            with open(self.sidecar, "rb") as file:
+                self._take(valid, "sidecar", file.read(rules.SIDECAR_MAX + 1), False)
+        except FileNotFoundError:
+            pass
         return valid
 
-
-def read_sidecar(path):
-    try:
-        with open(path, "rb") as file:
-            data = file.read(rules.SIDECAR_MAX + 1)
-    except OSError as error:
-        raise Refused("slots", f"the sidecar cannot be read: {error.strerror}", "incomplete") from error
-    with at("slots"):
-        require(len(data) <= rules.SIDECAR_MAX, "sidecar: longer than 1 MiB")
-        return Slot(data, padded=False)
+    def _take(self, valid, name, data, padded):
+        try:
+            require(padded or len(data) <= rules.SIDECAR_MAX, "longer than 1 MiB")
+            valid.append(Slot(data, padded))
+        except DerError as error:
+            self.damage.append(f"{name}: {error}")
 
 
 # --- tail and layout (section 7) ---------------------------------------------------
@@ -249,7 +253,11 @@ class Layout:
 
 # --- envelope (section 11) -----------------------------------------------------------
 
-OID_OF = lambda algorithm: algorithm.children[0].raw if algorithm.children else b""  # noqa: E731
+
+def oid_of(algorithm):
+    return algorithm.children[0].raw if algorithm.children else b""
+
+
 KNOWN = {
     0x30: {rules.OAEP_SHA256: "oaep-sha256", rules.OAEP_SHA1: "oaep-sha1"},
     0xA1: {rules.ECDH_P256: "ecdh-p256", rules.ECDH_P384: "ecdh-p384"},
@@ -261,6 +269,26 @@ NEVER = {
     bytes.fromhex("06092b81051086483f0003"),  # dhSinglePass-cofactorDH-sha1kdf
     bytes.fromhex("06092b81051086483f0010"),  # mqvSinglePass-sha1kdf
 }
+
+
+ALL_KNOWN = {encoding for table in KNOWN.values() for encoding in table}
+ID_AES256_WRAP = der.parse(rules.AES_WRAP).children[0].raw
+ID_OAEP = der.parse(rules.OAEP_SHA1).children[0].raw
+ECDH = {der.parse(encoding).children[0].raw for encoding in (rules.ECDH_P256, rules.ECDH_P384)}
+ID_SHA1, ID_SHA256 = bytes.fromhex("06052b0e03021a"), der.parse(rules.SHA256).children[0].raw
+
+
+def is_reencoded(identifier, parameters):
+    """Whether it is an algorithm of the table after all, written in another way (section 11)."""
+    inside = parameters[0].children if parameters else None
+    if identifier == ID_OAEP:
+        if not inside or inside[0].tag != 0xA0:
+            return True  # without a hash it is the default, SHA-1
+        hash_name = oid_of(inside[0].children[0]) if inside[0].children else b""
+        return hash_name in (ID_SHA1, ID_SHA256, b"")
+    if identifier in ECDH:
+        return not inside or inside[0].raw == ID_AES256_WRAP
+    return identifier == ID_AES256_WRAP
 
 
 class Recipient:
@@ -288,10 +316,8 @@ class Recipient:
         require(identifier not in NEVER, "an algorithm that is never accepted")
         self.scheme = KNOWN[tag].get(algorithm.raw)
         if self.scheme is None:
-            require(
-                identifier not in {der.parse(known).children[0].raw for known in KNOWN[tag]} or tag == 0x30 and False,
-                "another encoding of a known algorithm",
-            )
+            require(algorithm.raw not in ALL_KNOWN, "an algorithm of another kind of recipient")
+            require(not is_reencoded(identifier, parts.left), "another encoding of a known algorithm")
 
     def _wrapped(self, element, low, high=None):
         self.wrapped = octets(element, low, high) if self.scheme else octets(element, 1, rules.SLOT_MAX)
@@ -571,14 +597,9 @@ class Manifest:
 
 
 def check_hint(uri):
-    require(all("!" <= c <= "~" for c in uri) and uri.startswith("pkcs11:"), "hint: no PKCS#11 URI")
-    seen = set()
-    for part in uri[7:].split(";"):
-        name, equals, value = part.partition("=")
-        require(equals and value and "?" not in value, "hint: malformed")
-        require(name in ("token", "serial", "object"), f"hint: attribute {name}")
-        require(name not in seen, "hint: an attribute twice")
-        seen.add(name)
+    require(uri.startswith("pkcs11:") and all("!" <= c <= "~" for c in uri), "hint: no PKCS#11 URI")
+    names = {part.partition("=")[0].lower() for part in re.split("[;?&]", uri[7:])}
+    require(not names & {"pin-value", "pin-source", "module-path", "module-name"}, "hint: a PIN or a module")
 
 
 class Record:
@@ -616,7 +637,7 @@ class Record:
             require(child.tag == der.SEQUENCE, "history: not a SEQUENCE")
             fields = Fields(child, "history")
             digest = octets(fields.take(der.OCTET_STRING, "recordDigest"), 32)
-            named = key_ids(fields.take(der.SEQUENCE, "keyIds"), 1, rules.RECIPIENTS_MAX)
+            named = key_ids(fields.take(der.SEQUENCE, "keyIds"), 1)
             fields.close()
             self.history.append((digest, named))
 
@@ -694,13 +715,8 @@ class Archive:
         self.preamble = Preamble(file.at(0, rules.PREAMBLE_LENGTH))
         self.layout = Layout(file, self.preamble)
         self._manifest(trust)
-        self.slots = None
-        if self.preamble.detached:
-            self.slot = read_sidecar(sidecar or path + ".keys")
-        else:
-            size = self.preamble.slot_size
-            self.slots = Slots(lambda: [file.at(rules.PREAMBLE_LENGTH + i * size, size) for i in range(2)])
-            self.slot = self.slots.taken
+        self.slots = Slots(file, self.preamble.slot_size, sidecar or path + ".keys")
+        self.slot = self.slots.taken
         self._keys(trust)
         self._index()
 
@@ -796,5 +812,5 @@ class Archive:
 
     def check_slots(self):
         """A damaged slot is reported although the other one opens the archive (section 4)."""
-        if self.slots and self.slots.damage:
+        if self.slots.damage:
             raise Refused("slots", "; ".join(self.slots.damage))

@@ -115,7 +115,8 @@ arm_from_environment(void)
         if (strcmp(action, actions[i].name) == 0)
             p.action = actions[i].action;
     p.classes = (strstr(classes, "disk") ? NTH_DISK : 0u) | (strstr(classes, "system") ? NTH_SYSTEM : 0u) |
-                (strstr(classes, "memory") ? NTH_MEMORY : 0u) | (strstr(classes, "token") ? NTH_TOKEN : 0u);
+                (strstr(classes, "memory") ? NTH_MEMORY : 0u) | (strstr(classes, "token") ? NTH_TOKEN : 0u) |
+                (strstr(classes, "library") ? NTH_LIBRARY : 0u);
     nth_arm(&p);
 }
 
@@ -127,7 +128,7 @@ openssl_malloc(size_t n, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return admit(NTH_MEMORY, "OpenSSL malloc") != NTH_OFF ? NULL : __real_malloc(n);
+    return admit(NTH_LIBRARY, "OpenSSL malloc") != NTH_OFF ? NULL : __real_malloc(n);
 }
 
 static void *
@@ -135,7 +136,7 @@ openssl_realloc(void *p, size_t n, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return admit(NTH_MEMORY, "OpenSSL realloc") != NTH_OFF ? NULL : __real_realloc(p, n);
+    return admit(NTH_LIBRARY, "OpenSSL realloc") != NTH_OFF ? NULL : __real_realloc(p, n);
 }
 
 static void

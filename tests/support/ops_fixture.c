@@ -30,6 +30,13 @@ on_warn(void *ctx, const char *message)
 }
 
 static void
+around(const struct world *w, int begins)
+{
+    if (w->around != NULL)
+        w->around(begins);
+}
+
+static void
 make_folder(struct world *w)
 {
     const char *base = getenv("TMPDIR");
@@ -228,7 +235,9 @@ world_try_wrap(struct world *w, struct ops_wrap *req, const char *name, const vo
     req->segment_size = req->segment_size == 0 ? BK_SEGMENT_SIZE_MIN : req->segment_size;
     req->workers = req->workers == 0 ? 2 : req->workers;
     req->log = &w->log;
+    around(w, 1);
     rc = ops_wrap_run(req, out, &w->err);
+    around(w, 0);
     assert_int_equal(unlink(world_path(w, "plain")), 0);
     world_recipients_free(&one);
     return rc;
@@ -251,6 +260,7 @@ world_unwrap(struct world *w, const char *name, int kek, const char *out, const 
     const struct ops_keyring ring = {.keys = &w->kek[kek], .key_count = 1};
     struct ops_expect nothing = {0};
     struct ops_unwrap_result result;
+    enum bk_code rc;
 
     req.archive = world_path(w, name);
     req.output = world_path(w, out);
@@ -259,7 +269,10 @@ world_unwrap(struct world *w, const char *name, int kek, const char *out, const 
     req.trust = req.trust == NULL ? &w->trust : req.trust;
     req.expect = req.expect == NULL ? &nothing : req.expect;
     req.log = &w->log;
-    return ops_unwrap_run(&req, &result, &w->err);
+    around(w, 1);
+    rc = ops_unwrap_run(&req, &result, &w->err);
+    around(w, 0);
+    return rc;
 }
 
 enum bk_code
@@ -320,10 +333,13 @@ world_verify(struct world *w, const char *name, enum ops_level level, int kek)
                                    .log = &w->log};
     struct ops_archive archive = {0};
     struct store_source *src = NULL;
-    enum bk_code rc = ops_verify_run(&req, &archive, &src, &w->err);
+    enum bk_code rc;
 
+    around(w, 1);
+    rc = ops_verify_run(&req, &archive, &src, &w->err);
     ops_archive_free(&archive);
     store_source_close(src);
+    around(w, 0);
     return rc;
 }
 
@@ -352,7 +368,9 @@ world_rekey(struct world *w, const char *name, int from, int to, int prove, cons
     }
     req.trust = req.trust == NULL ? &w->trust : req.trust;
     req.log = &w->log;
+    around(w, 1);
     rc = ops_rekey_run(&req, world_path(w, name), out, &w->err);
+    around(w, 0);
     world_recipients_free(&successor);
     return rc;
 }

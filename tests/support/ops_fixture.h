@@ -25,6 +25,7 @@ struct world {
     char warnings[16384];
     struct bk_log log;       /* collects warnings */
     struct bk_err err;       /* of the last call */
+    void (*around)(int begins); /* called right before and after each call of ops/, for tests that let calls fail */
 };
 
 /* A group's setup and teardown: keys take their time, so they are made once. *state is the world. */

@@ -68,7 +68,7 @@ walk_refuses_what_is_not_der(void **state)
         const char *hex;
         const char *why;
     } bad[] = {
-        {"", "cut short"},
+        {"", "empty"},
         {"02", "cut short"},
         {"0201", "longer than what holds it"},
         {"0282", "cut short"},

@@ -578,6 +578,7 @@ bad_recipients(void **state)
     struct fixture *f = *state;
     const uint8_t id[64] = {1};
     struct bk_buf raw = {0};
+    uint8_t *at;
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         raw.len = 0;
@@ -590,6 +591,12 @@ bad_recipients(void **state)
     raw.len = 0;
     agreement(KARI_SHA1_ALG, &raw);
     refused_recipient(f, &raw, "SHA-1 KDF");
+    raw.len = 0;
+    agreement(KARI_X25519_ALG, &raw);
+    at = memmem(raw.data, raw.len, "\x06\x03\x2b\x65\x6e", 5); /* id-X25519, of the originator */
+    assert_non_null(at);
+    at[0] = 0x02;
+    refused_recipient(f, &raw, "originator key: not an algorithm identifier");
     raw.len = 0;
     append_hex(&raw, "a406020101020102");
     refused_recipient(f, &raw, "ori.oriType: not an object identifier");

@@ -317,6 +317,44 @@ a_kept_manifest_is_trusted_first(void **state)
     refused_by(w, world_unwrap_stream(w, "a.bk", &with_kept, world_path(w, "out")), BK_E_UNTRUSTED, "trust", "stream");
 }
 
+/* Anybody can make a stream that opens: who signed it is asked before its file appears. */
+static void
+a_stream_is_by_those_who_are_trusted(void **state)
+{
+    static const int untrusted[] = {W_STRANGER, W_ROTATOR};
+    struct world *w = *state;
+
+    for (size_t i = 0; i < 2; i++) {
+        int who = untrusted[i];
+        const struct bk_signing_key signing = {w->signer[who], w->cert[who].data, w->cert[who].len};
+        struct ops_wrap req = {.signers = &signing, .signer_count = 1};
+        struct ops_wrap_result result;
+
+        assert_int_equal(world_try_wrap(w, &req, "a.bk", "x", 1, &result), BK_OK);
+        refused_everywhere(w, 1, BK_E_UNTRUSTED, "trust", "manifest");
+        (void)world_clean(state);
+    }
+}
+
+/* A stream whose record a backup host signed, who may sign no records. */
+static void
+a_streams_record_is_by_a_rotator(void **state)
+{
+    struct world *w = *state;
+    const struct bk_signing_key signing = {w->signer[W_BACKUP], w->cert[W_BACKUP].data, w->cert[W_BACKUP].len};
+    struct ops_trust own = {0};
+    const struct ops_rekey req = {.signers = &signing, .signer_count = 1, .trust = &own};
+    struct ops_rekey_result result;
+
+    assert_int_equal(ops_trust_add_public(&own, OPS_ROLE_BACKUP | OPS_ROLE_ROTATE, &w->signer[W_BACKUP]->pub, &w->err),
+                     BK_OK);
+    wrap_data(w, "a.bk");
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_P384, 0, &req, &result), BK_OK);
+    assert_true(result.changed && result.old_stays);
+    ops_trust_free(&own);
+    refused_everywhere(w, 1, BK_E_UNTRUSTED, "trust", "record");
+}
+
 static void
 a_stream_is_what_was_expected(void **state)
 {
@@ -349,12 +387,12 @@ a_stream_where_a_file_is_needed(void **state)
     int ends[2];
 
     assert_int_equal(pipe(ends), 0);
+    (void)close(ends[1]);
     assert_int_equal(store_source_from_fd(ends[0], "a pipe", NULL, &src, &w->err), BK_OK);
     assert_int_equal(ops_archive_open(&a, src, &w->trust, NULL, &w->err), BK_E_USAGE);
     assert_string_equal(w->err.layer, "file");
     ops_archive_free(&a);
     store_source_close(src);
-    (void)close(ends[1]);
 }
 
 static void
@@ -404,6 +442,8 @@ main(void)
         TEST(a_damaged_index_is_refused_as_such),
         TEST(only_the_kept_manifest_is_accepted),
         TEST(a_kept_manifest_is_trusted_first),
+        TEST(a_stream_is_by_those_who_are_trusted),
+        TEST(a_streams_record_is_by_a_rotator),
         TEST(a_stream_is_what_was_expected),
         TEST(a_stream_where_a_file_is_needed),
         TEST(nobodys_signature_is_not_trusted),

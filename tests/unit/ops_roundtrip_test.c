@@ -220,6 +220,24 @@ a_stream_does_not_leave_unverified(void **state)
     assert_int_equal(world_unwrap_stream(w, "a.bk", &to_command, NULL), BK_OK);
 }
 
+/* Published last, the copy would replace the archive that it is of, or stand where a sidecar does. */
+static void
+a_manifests_copy_has_a_name_of_its_own(void **state)
+{
+    static const char *const taken[] = {"a.bk", "a.bk.keys"};
+    struct world *w = *state;
+
+    for (size_t i = 0; i < 2; i++) {
+        char copy[PATH_MAX];
+        struct ops_wrap req = {.manifest_copy = copy, .force = 1};
+        struct ops_wrap_result result;
+
+        (void)snprintf(copy, sizeof copy, "%s", world_path(w, taken[i]));
+        assert_int_equal(world_try_wrap(w, &req, "a.bk", "x", 1, &result), BK_E_USAGE);
+        assert_int_equal(world_entries(w), 0);
+    }
+}
+
 static void
 another_archives_manifest_is_not_this_ones(void **state)
 {
@@ -350,6 +368,7 @@ main(int argc, char **argv)
         TEST(a_stream_is_restored_into_a_file),
         TEST(a_cut_or_longer_stream_is_refused),
         TEST(a_stream_does_not_leave_unverified),
+        TEST(a_manifests_copy_has_a_name_of_its_own),
         TEST(another_archives_manifest_is_not_this_ones),
         TEST(only_the_expected_archive_is_restored),
         TEST(who_is_not_trusted_is_not_believed),

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -25,6 +27,7 @@
 #include "tests/support/fake_key.h"
 
 #define INDEX_MAX     (4 * 1024 * 1024)
+#define ARCHIVE_MAX   (16 * 1024 * 1024)
 #define PLAINTEXT_MAX (16 * 1024 * 1024)
 
 extern char **environ;
@@ -52,6 +55,13 @@ static char folder[4000];
 static char out_folder[sizeof folder + 8];
 static char out_file[sizeof out_folder + 8];
 static char out_pipe[sizeof out_folder + 8];
+
+static void
+die(const char *what)
+{
+    (void)fprintf(stderr, "vectors: %s\n", what);
+    exit(1);
+}
 
 /* --- expectations ----------------------------------------------------------------------------------------------- */
 
@@ -136,8 +146,13 @@ unwrap(struct attempt *a, const char *archive, const char *output)
     req.ring = &a->ring;
     req.trust = &a->trust;
     req.expect = &a->expect;
+    enum bk_code rc;
+
     a->err = (struct bk_err){0};
-    return ops_unwrap_run(&req, &result, &a->err);
+    rc = ops_unwrap_run(&req, &result, &a->err);
+    if (rc == BK_OK)
+        a->err = (struct bk_err){0}; /* what was tried in vain on the way is no message */
+    return rc;
 }
 
 /* Standard output goes to out_file while f runs. */
@@ -190,26 +205,43 @@ into_a_file(struct attempt *a)
     expect_file_or_nothing(a, rc);
 }
 
-static pid_t
-feed(const char *name)
+/* Writes the archive into the pipe; its reader may leave early. */
+static void *
+feed(void *name)
 {
-    char *argv[] = {(char *)"sh", (char *)"-c", (char *)"exec cat -- \"$0\" > \"$1\" 2> /dev/null", (char *)name, out_pipe,
-                    NULL};
-    pid_t pid;
+    struct bk_buf data = {0};
+    struct bk_err err = {0};
+    int fd;
 
-    assert_int_equal(mkfifo(out_pipe, 0600), 0);
-    assert_int_equal(posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ), 0);
-    return pid;
+    if (store_read_all(name, ARCHIVE_MAX, &data, &err) != BK_OK || (fd = open(out_pipe, O_WRONLY | O_CLOEXEC)) < 0)
+        die("cannot feed a pipe");
+    for (size_t done = 0; done < data.len;) {
+        ssize_t n = write(fd, data.data + done, data.len - done);
+
+        if (n < 0)
+            break;
+        done += (size_t)n;
+    }
+    (void)close(fd);
+    bk_buf_free(&data);
+    return NULL;
 }
 
 /* The order of checks is another one for a stream, so of a refusal only the exit status is compared. */
 static void
 from_a_pipe(struct attempt *a)
 {
-    pid_t feeder = feed(a->v->column[C_NAME]);
-    enum bk_code rc = unwrap(a, out_pipe, out_file);
+    pthread_t feeder;
+    enum bk_code rc;
+    int rest;
 
-    assert_int_equal(waitpid(feeder, NULL, 0), feeder);
+    assert_int_equal(mkfifo(out_pipe, 0600), 0);
+    assert_int_equal(pthread_create(&feeder, NULL, feed, a->v->column[C_NAME]), 0);
+    rc = unwrap(a, out_pipe, out_file);
+    rest = open(out_pipe, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* lets a feeder go that nobody has read from */
+    assert_true(rest >= 0);
+    (void)close(rest);
+    assert_int_equal(pthread_join(feeder, NULL), 0);
     assert_int_equal(unlink(out_pipe), 0);
     expect_number(a, "unwrap from a pipe", (unsigned long long)cmd_status(rc), a->v->column[C_EXIT]);
     expect_file_or_nothing(a, rc);
@@ -318,13 +350,6 @@ meets_its_fate(void **state)
 
 /* --- the index -------------------------------------------------------------------------------------------------- */
 
-static void
-die(const char *what)
-{
-    (void)fprintf(stderr, "vectors: %s\n", what);
-    exit(1);
-}
-
 /* Columns are cut in place. */
 static struct vector
 parse_line(char *line)
@@ -419,6 +444,7 @@ main(int argc, char **argv)
 
     if (bk_secret_init(&locked, &err) != BK_OK)
         die(err.message);
+    (void)signal(SIGPIPE, SIG_IGN);
     enter(argc > 1 ? argv[1] : NULL);
     if (store_read_all("index.tsv", INDEX_MAX, &text, &err) != BK_OK)
         die(err.message);

@@ -6,6 +6,7 @@ import der
 import keys
 import rules
 import writer
+from good import trimmed
 from world import content, edit, flip, put
 
 GROUP = 32 * 4096
@@ -378,6 +379,19 @@ def _sidecar(c, w):
     one("zero", "a byte that must be zero", turn(25))
     one("of-another-archive", "that of another archive", lambda old: writer.write(
         w.spec(detached=True, entropy=keys.Entropy("another archive"))).sidecar, layer="envelope")
+    inline = writer.write(w.spec())
+    other_spec = w.spec(recipients=w.to("kek-p256", "kek-p384"))
+    stranger = writer.write(w.spec(entropy=keys.Entropy("another archive"), rotations=(w.rotation(),)))
+    rotated_by_stranger = writer.write(w.spec(rotations=(w.rotation(by=("stranger",)),)))
+    for name, what, sidecar, layer, kind, key in (
+        ("differs", "a sidecar of the slots' generation that differs from them", trimmed(writer.write(other_spec).data[4096:8192]),
+         "slots", "refused", "kek-p256"),
+        ("newer-of-another", "a newer sidecar of another archive beside whole slots", trimmed(stranger.data[4096:8192]), "envelope",
+         "refused", "kek-next"),
+        ("newer-by-stranger", "a newer sidecar by a stranger beside whole slots", trimmed(rotated_by_stranger.data[4096:8192]),
+         "trust", "untrusted", "kek-next"),
+    ):
+        c.bad(f"sidecar-{name}", layer, what, writer.Made(inline.data, sidecar), kind, keys=(key,))
     missing = writer.write(w.spec(detached=True))
     missing.sidecar = None
     c.bad("sidecar-missing", "slots", "it is not there", missing, "incomplete")

@@ -31,6 +31,13 @@ PKCS1_V15 = bytes.fromhex("300d06092a864886f70d0101010500")
 OAEP_WITH_NULLS = bytes.fromhex(
     "303c06092a864886f70d010107302fa00f300d06096086480165030402010500a11c301a06092a864886f70d010108300d06096086480165030402010500"
 )
+OAEP_WITH_LABEL = der.seq(
+    bytes.fromhex("06092a864886f70d010107"),
+    der.seq(
+        bytes.fromhex("a00d300b0609608648016503040201a11a301806092a864886f70d010108300b0609608648016503040201"),
+        der.tlv(0xA2, der.seq(bytes.fromhex("06092a864886f70d010109"), der.octets(b"label"))),
+    ),
+)
 OAEP_WITHOUT_PARAMETERS = bytes.fromhex("300b06092a864886f70d010107")
 SHA1_KDF = bytes.fromhex("301806092b81051086483f0002300b060960864801650304012d")
 COFACTOR_SHA1_KDF = bytes.fromhex("301806092b81051086483f0003300b060960864801650304012d")
@@ -228,6 +235,8 @@ def _transport(c, w):
     one("pkcs1-v15-bare", "PKCS#1 v1.5 without parameters", (2,), put(der.seq(PKCS1_V15[2:13])))
     one("oaep-nulls", "OAEP with SHA-256 in the encoding with NULLs", (2,), put(OAEP_WITH_NULLS))
     one("oaep-bare", "OAEP without parameters", (2,), put(OAEP_WITHOUT_PARAMETERS))
+    one("oaep-label", "OAEP with SHA-256 and a label", (2,), put(OAEP_WITH_LABEL))
+    one("agreement-scheme", "ECDH as algorithm", (2,), put(rules.ECDH_P256))
     one("key-255", "an encryptedKey of 255 bytes", (3,), body(shorter))
     one("key-513", "an encryptedKey of 513 bytes", (3,), body(lambda b: bytes(513)))
     one("key-empty", "an empty encryptedKey", (3,), body(lambda b: b""))
@@ -274,7 +283,9 @@ def _agreement(c, w):
     one("ukm", "a ukm", (1,), followed_by(der.tlv(0xA1, der.octets(bytes(16)))))
     one("sha1-kdf", "the KDF of SHA-1", (2,), put(SHA1_KDF))
     one("cofactor-sha1-kdf", "cofactor ECDH with the KDF of SHA-1", (2,), put(COFACTOR_SHA1_KDF))
-    one("aes128-wrap", "AES-128 key wrap", (2,), put(ECDH_P256_AES128))
+    one("aes128-wrap", "AES-128 key wrap, which is unknown", (2,), put(ECDH_P256_AES128), layer="key", kind="no-key")
+    one("transport-scheme", "RSAES-OAEP as algorithm", (2,), put(rules.OAEP_SHA256))
+    one("secret-scheme", "AES key wrap alone as algorithm", (2,), put(rules.AES_WRAP))
     one("scheme-of-p384", "the scheme of P-384 with a point of P-256", (2,), put(rules.ECDH_P384))
     one("wrap-null", "key wrap with NULL parameters", (2,), put(bytes.fromhex("301706062b8104010b01300d060960864801650304012d0500")))
     one("two", "two recipients in one KeyAgree", (3,), body(lambda b: b * 2))

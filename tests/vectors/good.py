@@ -9,6 +9,9 @@ import writer
 from world import CREATED, content, signer
 
 GROUP = 32 * 4096
+OAEP_SHA384 = bytes.fromhex(
+    "303806092a864886f70d010107302ba00d300b0609608648016503040202a11a301806092a864886f70d010108300b0609608648016503040202"
+)
 
 
 def add(c, w):
@@ -19,6 +22,7 @@ def add(c, w):
     _options(c, w)
     _rotated(c, w)
     _slots(c, w)
+    _sidecars(c, w)
     _trust(c, w)
 
 
@@ -78,6 +82,17 @@ def _unknown_recipients(c, w):
                     der.seq(der.seq(der.tlv(0xA0, der.octets(b"\x0c" * 20)), der.octets(bytes(40))))),
             "a KeyAgreeRecipientInfo of a later version, with a key of another kind",
         ),
+        "oaep-sha384": (
+            der.seq(der.integer(2), der.octets(b"\x0d" * 20, 0x80), OAEP_SHA384, der.octets(bytes(256))),
+            "a KeyTransRecipientInfo with RSAES-OAEP of SHA-384",
+        ),
+        "ecdh-aes128": (
+            der.tlv(0xA1, der.integer(3),
+                    der.tlv(0xA0, der.tlv(0xA1, der.seq(rules.ID_EC_PUBLIC_KEY), der.bits(b"\x04" + bytes(64)))),
+                    bytes.fromhex("301506062b8104010b01300b0609608648016503040105"),
+                    der.seq(der.seq(der.tlv(0xA0, der.octets(b"\x0e" * 20)), der.octets(bytes(40))))),
+            "a KeyAgreeRecipientInfo with AES-128 key wrap, its point not looked at",
+        ),
     }
     for name, (raw, what) in unknown.items():
         _plain(c, w, f"good-unknown-{name}", what + " beside a recipient that is known",
@@ -134,6 +149,9 @@ def _options(c, w):
     for kind, name in enumerate(writer.KINDS):
         sequence = "system=7 timeline=1 segment=000000010000000000000002" if name == "wal" else None
         _plain(c, w, f"good-kind-{name}", f"kind {name}", kind=kind, sequence=sequence)
+    mine = w.to("kek-p256")[0].id
+    for name, uri in (("other-attributes", "pkcs11:token=kek;slot-id=1;x-vendor=pin-value?x-query=module-path"), ("bare", "pkcs11:")):
+        _plain(c, w, f"good-hint-{name}", "a hint with what bk does not write", info=writer.RecordInfo(CREATED, hints=((mine, uri),)))
     _plain(c, w, "good-label-1024", "a label of 1024 bytes", label="ä" * 512)
     _plain(c, w, "good-retain-until-now", "retainUntil equal to createdAt", retain_until=CREATED)
     _plain(c, w, "good-created-1970", "createdAt at the earliest time", created_at=datetime.datetime(1970, 1, 1))
@@ -160,6 +178,30 @@ def _rotated(c, w):
     _plain(c, w, "good-detached", "the envelope in a sidecar", detached=True)
     _plain(c, w, "good-detached-generation-3", "a sidecar of generation 3", ("kek-next",), detached=True,
            rotations=rotations(3))
+
+
+def _sidecars(c, w):
+    """Section 4: beside an archive with slots the valid envelope of the highest generation counts, wherever it is."""
+    rotation = (w.rotation(),)
+    plaintext = w.spec().plaintext
+    inline = writer.write(w.spec())
+    rotated = writer.write(w.spec(rotations=rotation))
+    # what a rotation beside the slots writes: the same archive, generation 2 in a file of its own
+    newer = trimmed(rotated.data[4096:8192])
+    older = trimmed(inline.data[4096:8192])
+    for name, what, made, sidecar, key, verify in (
+        ("newer", "a sidecar that is newer than the slots", inline, newer, "kek-next", "0:-"),
+        ("older", "a sidecar that is older than the slots", rotated, older, "kek-next", "0:-"),
+        ("same", "a sidecar that is the same as the slots", inline, older, "kek-p256", "0:-"),
+    ):
+        made = writer.Made(made.data, sidecar)
+        c.good(f"good-sidecar-{name}", what, made, plaintext, (key,), verify=verify)
+
+
+def trimmed(slot):
+    """A slot as a sidecar: without padding."""
+    envelope, record = (int.from_bytes(slot[at : at + 4], "big") for at in (16, 20))
+    return slot[: 64 + envelope + record]
 
 
 def _slots(c, w):
