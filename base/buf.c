@@ -17,7 +17,8 @@ bk_buf_extend(struct bk_buf *b, size_t len, uint8_t **at, struct bk_err *err)
 {
     if (len > SIZE_MAX / 4 || b->len > SIZE_MAX / 4)
         return bk_fail_nomem(err);
-    if (b->len + len > b->cap) {
+    /* also for no bytes at all: nothing is added to a null pointer, here and by whoever reads the buffer */
+    if (b->data == NULL || b->len + len > b->cap) {
         size_t cap = (b->len + len) * 2 < 256 ? 256 : (b->len + len) * 2;
         uint8_t *data = realloc(b->data, cap);
 

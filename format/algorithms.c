@@ -32,6 +32,8 @@ static const uint8_t OID_STD_SHA1KDF[] = {0x06, 0x09, 0x2B, 0x81, 0x05, 0x10, 0x
 static const uint8_t OID_COFACTOR_SHA1KDF[] = {0x06, 0x09, 0x2B, 0x81, 0x05, 0x10, 0x86, 0x48, 0x3F, 0x00, 0x03};
 static const uint8_t OID_MQV_SHA1KDF[] = {0x06, 0x09, 0x2B, 0x81, 0x05, 0x10, 0x86, 0x48, 0x3F, 0x00, 0x10};
 static const uint8_t OID_OAEP[] = {0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x07};
+static const uint8_t OID_ECDH_SHA256KDF[] = {0x06, 0x06, 0x2B, 0x81, 0x04, 0x01, 0x0B, 0x01};
+static const uint8_t OID_ECDH_SHA384KDF[] = {0x06, 0x06, 0x2B, 0x81, 0x04, 0x01, 0x0B, 0x02};
 static const uint8_t OID_AES256_WRAP[] = {0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2D};
 static const uint8_t OID_SHA1[] = {0x06, 0x05, 0x2B, 0x0E, 0x03, 0x02, 0x1A};
 static const uint8_t OID_SHA256[] = {0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01};
@@ -92,6 +94,17 @@ oaep_hash_in_table(const uint8_t *params, size_t len)
            starts_with(ENCODING(OID_SHA256), params + hash_at, len - hash_at);
 }
 
+/* 1 if the key wrap that ECDH names is AES-256's, or none at all: another encoding of what the table has. */
+static int
+ecdh_wrap_in_table(const uint8_t *params, size_t len)
+{
+    const size_t oid_at = 2; /* 30 len */
+
+    if (len < oid_at || params[0] != 0x30)
+        return 1;
+    return starts_with(ENCODING(OID_AES256_WRAP), params + oid_at, len - oid_at);
+}
+
 int
 bk_alg_forbidden(const uint8_t *der, size_t len)
 {
@@ -108,6 +121,8 @@ bk_alg_forbidden(const uint8_t *der, size_t len)
             return 1;
     if (starts_with(ENCODING(OID_OAEP), oid, rest))
         return oaep_hash_in_table(oid + sizeof OID_OAEP, rest - sizeof OID_OAEP);
+    if (starts_with(ENCODING(OID_ECDH_SHA256KDF), oid, rest) || starts_with(ENCODING(OID_ECDH_SHA384KDF), oid, rest))
+        return ecdh_wrap_in_table(oid + sizeof OID_ECDH_SHA256KDF, rest - sizeof OID_ECDH_SHA256KDF);
     return starts_with(ENCODING(OID_AES256_WRAP), oid, rest);
 }
 

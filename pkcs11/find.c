@@ -194,8 +194,8 @@ can_be_tried(const struct p11_key *key)
 {
     const struct p11_traits *t = &key->traits;
 
-    return key->base.pub.spki != NULL || ((t->can_wrap == 1 || t->can_encrypt == 1) &&
-                                          (t->can_unwrap == 1 || t->can_decrypt == 1));
+    return key->base.pub.spki != NULL ||
+           ((t->can_wrap == 1 || t->can_encrypt == 1) && (t->can_unwrap == 1 || t->can_decrypt == 1));
 }
 
 /* The proof ties the public half, which the token may have from anywhere, to the private one; of a secret key it shows

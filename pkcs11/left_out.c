@@ -1,6 +1,6 @@
 /*
- * docs/TOKENS.md, rule 12: nothing that is broken is skipped silently. But a run that found its token and key needs none
- * of it, and a warning that comes every night is read by nobody; so these are told when something was not found.
+ * docs/TOKENS.md, rule 12: nothing that is broken is skipped silently. But a run that found its token and key needs
+ * none of it, and a warning that comes every night is read by nobody; so these are told when something was not found.
  */
 #include "pkcs11/left_out.h"
 

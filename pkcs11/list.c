@@ -11,6 +11,7 @@ struct listing {
     int (*each)(void *ctx, const struct p11_item *item);
     void *ctx;
     int stopped;
+    size_t listed;
 };
 
 static const struct {
@@ -86,6 +87,7 @@ list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_na
         rc = p11_public_set_uri(&item.pub, token, &t, err);
     if (rc == BK_OK) {
         item.uri = item.pub.uri;
+        l->listed++;
         l->stopped = l->each(l->ctx, &item) != 0;
     }
     bk_public_free(&item.pub);
@@ -140,14 +142,15 @@ p11_list(struct p11 *p, const char *text, int log_in, int (*each)(void *ctx, con
     if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
         return rc;
     rc = p11_tokens_match(p, &uri, &match, err);
-    if (uri.module_path == NULL)
-        p11_say_left_out(p);
     if (rc == BK_OK && log_in && match.count > 1 && (uri.pin_source != NULL || uri.pin_value.data != NULL))
         rc = refuse_one_pin(&uri, &match, err);
     for (size_t i = 0; rc == BK_OK && !l.stopped && i < match.count; i++)
         rc = list_token(match.at[i], &uri, log_in, &l, err);
     if (rc == BK_OK)
         *tokens = match.count;
+    /* one key that was asked for and is there needs nothing else; a list without what could not be read is not whole */
+    if (l.listed == 0 || !p11_uri_names_object(text))
+        p11_say_left_out(p);
     p11_uri_free(&uri);
     return rc;
 }

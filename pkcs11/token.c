@@ -82,8 +82,8 @@ add_slot(struct p11 *p, struct p11_module *m, CK_SLOT_ID slot, const struct p11_
     if (rv == CKR_TOKEN_NOT_PRESENT || rv == CKR_TOKEN_NOT_RECOGNIZED)
         return BK_OK;
     if (rv != CKR_OK) {
-        p11_left_out_add(p, "%s: the token in slot %lu was left out: C_GetTokenInfo: %s", m->where,
-                         (unsigned long)slot, p11_rv_name(rv, text));
+        p11_left_out_add(p, "%s: the token in slot %lu was left out: C_GetTokenInfo: %s", m->where, (unsigned long)slot,
+                         p11_rv_name(rv, text));
         return BK_OK;
     }
     if (!is_initialized(&info))

@@ -63,20 +63,25 @@ unit_tests() {
         "$log" | head -80 || true
 }
 
-# script KIND FILE ARG... : one test script that prints "ok - ..." and "not ok - ..." lines.
-script() {
-    local kind=$1 file=$2 start status=0 log good bad
-    shift 2
-    log=$logs/$(basename "$file").log
+# run_script FILE : one test script that prints "ok - ..." and "not ok - ..." lines; its log, exit status and seconds are
+# left for tally.
+run_script() {
+    local start status=0 log=$logs/$(basename "$1").log
     start=$(now)
-    bash "$file" "$@" >"$log" 2>&1 </dev/null || status=$?
+    bash "$1" >"$log" 2>&1 </dev/null || status=$?
+    printf '%d %d\n' "$status" $(($(now) - start)) >"$log.result"
+}
+
+# tally KIND FILE : counts what the script said.
+tally() {
+    local log=$logs/$(basename "$2").log status ms good bad
+    read -r status ms <"$log.result"
     good=$(grep -c '^ok - ' "$log" || true)
     bad=$(grep -c '^not ok - ' "$log" || true)
     if ((bad == 0 && (status != 0 || good == 0))); then bad=1; fi
     passed=$((passed + good))
     failed=$((failed + bad))
-    printf '%-5s %-36s %6s s%s\n' "$kind" "$(basename "$file")" "$(seconds $(($(now) - start)))" \
-        "$( ((bad == 0)) || printf '  FAILED')"
+    printf '%-5s %-36s %6s s%s\n' "$1" "$(basename "$2")" "$(seconds "$ms")" "$( ((bad == 0)) || printf '  FAILED')"
     if ((bad > 0)); then
         grep -A 20 '^not ok - ' "$log" || tail -n 40 "$log"
     fi
@@ -97,15 +102,16 @@ quickstart() {
     fi
 }
 
-# scripts KIND FOLDER PATTERN
+# scripts KIND JOBS FILE... : JOBS of them at a time; they share nothing but the programs.
 scripts() {
-    local file found=no
-    for file in "$2"/$3; do
-        [[ -e $file ]] || continue
-        found=yes
-        script "$1" "$file"
+    local kind=$1 jobs=$2 file
+    shift 2
+    for file in "$@"; do
+        while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
+        run_script "$file" &
     done
-    [[ $found == yes ]] || printf '%-5s no %s/%s\n' "$1" "$2" "$3"
+    wait
+    for file in "$@"; do tally "$kind" "$file"; done
 }
 
 bash tests/setup.sh
@@ -114,9 +120,9 @@ build dev
 build asan
 build release
 unit_tests
-scripts cli tests/cli '*_test.sh'
+scripts cli "$(nproc)" tests/cli/*_test.sh
 quickstart
-[[ $long == no ]] || scripts long tests/long '*.sh'
+[[ $long == no ]] || scripts long 1 tests/long/*.sh
 
 printf '%d passed, %d failed\n' "$passed" "$failed"
 ((failed == 0 && passed > 0))

@@ -79,8 +79,8 @@ set_up() {
     make_key kek first p256 kek
     make_key kek second p384 kek
     chmod 755 "$T"
-    own "$T"/*
-    (cd "$T" && as_owner initdb -D "$T/data" -U postgres -A trust --wal-segsize=1 --no-sync -E UTF8 --locale=C >/dev/null)
+    own "$T"
+    (cd "$T" && as_owner initdb -D "$T/data" -U postgres -A trust --wal-segsize=4 --no-sync -E UTF8 --locale=C >/dev/null)
     system=$(pg_controldata "$T/data" | awk -F': +' '/system identifier/ { print $2 }')
     write_commands
     cat >>"$T/data/postgresql.conf" <<CONF
@@ -89,8 +89,8 @@ unix_socket_directories = '$T/socket'
 fsync = off
 shared_buffers = 16MB
 wal_level = replica
-max_wal_size = 32MB
-min_wal_size = 2MB
+max_wal_size = 64MB
+min_wal_size = 8MB
 archive_mode = on
 archive_command = '$T/archive %p %f'
 CONF
@@ -200,12 +200,12 @@ refuses_to_open() {
         return
     fi
     pass "the server does not open: $1"
-    check 'and runs no more' not as_owner pg_ctl status -D "$2" >/dev/null
-    check 'because of restore_command' grep -Eq 'could not restore file.*(exit code 126)' "$2.log"
+    check 'and runs no more' not_running "$2"
+    check 'because of restore_command' grep -Eq 'could not restore file.*exit code 126' "$2.log"
     check "its log says why: $3" grep -Eq -- "$3" "$2.log"
 }
 
-not() { ! "$@"; }
+not_running() { ! as_owner pg_ctl status -D "$1" >/dev/null 2>&1; }
 
 damaged_segment() {
     local size
@@ -218,7 +218,7 @@ damaged_segment() {
     mv "$T/whole" "$T/wal/$lost.bk"
 }
 
-# The segment before it; there are several, of 1 MiB each.
+# The segment before it; there are several, of 4 MiB each.
 previous_of() { find "$T/wal" -name '000000010*.bk' -printf '%f\n' | sort | grep -B 1 -x "$1.bk" | head -n 1 | cut -d. -f1; }
 
 # expect_exit starts programs, not functions.

@@ -39,6 +39,10 @@ test_buf_grows(void **state)
     bk_buf_free(&b);
     assert_null(b.data);
     bk_buf_free(&b);
+    assert_int_equal(bk_buf_append(&b, NULL, 0, NULL), BK_OK);
+    assert_non_null(b.data);
+    assert_int_equal(b.len, 0);
+    bk_buf_free(&b);
 }
 
 static void

@@ -437,7 +437,7 @@ test_kill_while_it_forks(void **state)
     struct store_sink *sink = NULL;
 
     (void)state;
-    for (int i = 0; i < ROUNDS / 4; i++) {
+    for (int i = 0; i < ROUNDS / 2; i++) {
         consume(
             "exec 3<&0; touch \"$1/started\"; n=0; while [ $n -lt 60 ]; do (read -r x <&3; touch \"$1/committed\") & "
             "n=$((n + 1)); done; wait",

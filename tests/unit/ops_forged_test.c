@@ -257,6 +257,25 @@ a_damaged_index_is_refused_as_such(void **state)
     refused_everywhere(w, 1, BK_E_VERIFY, "index", "index");
 }
 
+/* Before the manifest stands its length, which the tail has as well. */
+static void
+two_lengths_of_one_manifest(void **state)
+{
+    struct world *w = *state;
+    size_t len;
+    uint8_t *bytes;
+    struct forgery f;
+
+    wrap_data(w, "a.bk");
+    forgery_begin(&f, w, "a.bk");
+    free(f.bytes);
+    bytes = world_get(w, "a.bk", &len);
+    bytes[f.layout.manifest_offset - 1] ^= 1;
+    world_put(w, "a.bk", bytes, len);
+    free(bytes);
+    refused_everywhere(w, 1, BK_E_FORMAT, "manifest", "manifestLength");
+}
+
 /* Genuine twice: the same archive, its manifest signed again with another label. Only the kept one is meant. */
 static void
 only_the_kept_manifest_is_accepted(void **state)
@@ -440,6 +459,7 @@ main(void)
         TEST(signers_are_exactly_those_of_the_key_package),
         TEST(the_file_key_is_the_one_committed_to),
         TEST(a_damaged_index_is_refused_as_such),
+        TEST(two_lengths_of_one_manifest),
         TEST(only_the_kept_manifest_is_accepted),
         TEST(a_kept_manifest_is_trusted_first),
         TEST(a_stream_is_by_those_who_are_trusted),

@@ -249,12 +249,17 @@ bench_start(struct bench *b, CK_FLAGS flags)
     b->log.ctx = b;
     b->options = (struct p11_options){.pin = on_pin, .pin_ctx = b, .log = &b->log};
     assert_int_equal(p11_open(&b->options, &b->p, NULL), BK_OK);
-    b->module = (struct p11_module){
-        .port = {.list = &functions, .hook = &b->p->hook, .where = "module 'mock'"}, .name = (char *)"mock", .usable = 1};
+    b->module = (struct p11_module){.port = {.list = &functions, .hook = &b->p->hook, .where = "module 'mock'"},
+                                    .name = (char *)"mock",
+                                    .usable = 1};
     b->token = calloc(1, sizeof *b->token);
     assert_non_null(b->token);
-    *b->token = (struct p11_token){
-        .owner = b->p, .module = &b->module, .info = mock.info, .label = "mock", .serial = "1", .where = "token 'mock'"};
+    *b->token = (struct p11_token){.owner = b->p,
+                                   .module = &b->module,
+                                   .info = mock.info,
+                                   .label = "mock",
+                                   .serial = "1",
+                                   .where = "token 'mock'"};
     b->p->tokens = b->token;
 }
 
@@ -394,12 +399,8 @@ numbers_that_cannot_be_are_told(void **state)
 static struct bk_key *
 aes_on(struct bench *b)
 {
-    const struct p11_traits t = {.class = CKO_SECRET_KEY,
-                                 .type = BK_KEY_AES256,
-                                 .id = ID,
-                                 .id_len = 4,
-                                 .can_wrap = 1,
-                                 .can_unwrap = 1};
+    const struct p11_traits t = {
+        .class = CKO_SECRET_KEY, .type = BK_KEY_AES256, .id = ID, .id_len = 4, .can_wrap = 1, .can_unwrap = 1};
     struct p11_key *key = NULL;
     struct p11_session s = {0};
 

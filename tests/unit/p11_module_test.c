@@ -208,9 +208,9 @@ what_was_not_found_may_be_behind_them(void **state)
         softhsm_end(&r);
     }
     start_with_three(&r, &h, &f);
-    assert_int_equal(p11_key_generate(r.p, "pkcs11:token=lost;object=x", &(struct p11_generate){.kind = P11_P256}, &key,
-                                      NULL),
-                     BK_E_TOKEN);
+    assert_int_equal(
+        p11_key_generate(r.p, "pkcs11:token=lost;object=x", &(struct p11_generate){.kind = P11_P256}, &key, NULL),
+        BK_E_TOKEN);
     says_both(&h);
     softhsm_end(&r);
 }
@@ -255,6 +255,16 @@ a_list_tells_what_is_not_in_it(void **state)
     ok(p11_list(r.p, "pkcs11:", 0, softhsm_collect, text, &tokens, &err));
     assert_int_equal(tokens, 2);
     says_both(&h);
+    softhsm_end(&r);
+
+    start_with_three(&r, &h, &f);
+    ok(p11_list(r.p, "pkcs11:object=not-there", 0, softhsm_collect, text, &tokens, &err));
+    says_both(&h);
+    softhsm_end(&r);
+
+    start_with_three(&r, &h, &f);
+    ok(p11_list(r.p, "pkcs11:object=found", 0, softhsm_collect, text, &tokens, &err));
+    assert_int_equal(h.count, 0);
     softhsm_end(&r);
 }
 

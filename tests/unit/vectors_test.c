@@ -54,7 +54,6 @@ struct attempt {
 static char folder[4000];
 static char out_folder[sizeof folder + 8];
 static char out_file[sizeof out_folder + 8];
-static char out_pipe[sizeof out_folder + 8];
 
 static void
 die(const char *what)
@@ -205,44 +204,62 @@ into_a_file(struct attempt *a)
     expect_file_or_nothing(a, rc);
 }
 
-/* Writes the archive into the pipe; its reader may leave early. */
+/* An archive on its way into a pipe. */
+struct feeder {
+    const char *name;
+    int fd;
+};
+
+/* Its reader may leave early. */
 static void *
-feed(void *name)
+feed(void *arg)
 {
+    struct feeder *f = arg;
     struct bk_buf data = {0};
     struct bk_err err = {0};
-    int fd;
 
-    if (store_read_all(name, ARCHIVE_MAX, &data, &err) != BK_OK || (fd = open(out_pipe, O_WRONLY | O_CLOEXEC)) < 0)
-        die("cannot feed a pipe");
+    if (store_read_all(f->name, ARCHIVE_MAX, &data, &err) != BK_OK)
+        die(err.message);
     for (size_t done = 0; done < data.len;) {
-        ssize_t n = write(fd, data.data + done, data.len - done);
+        ssize_t n = write(f->fd, data.data + done, data.len - done);
 
         if (n < 0)
             break;
         done += (size_t)n;
     }
-    (void)close(fd);
+    (void)close(f->fd);
     bk_buf_free(&data);
     return NULL;
+}
+
+/* Standard input is the pipe while it runs. */
+static enum bk_code
+unwrap_from_standard_input(struct attempt *a)
+{
+    struct feeder f = {.name = a->v->column[C_NAME]};
+    int kept = dup(STDIN_FILENO), ends[2];
+    pthread_t thread;
+    enum bk_code rc;
+
+    assert_true(kept >= 0);
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    f.fd = ends[1];
+    assert_int_equal(dup2(ends[0], STDIN_FILENO), STDIN_FILENO);
+    (void)close(ends[0]);
+    assert_int_equal(pthread_create(&thread, NULL, feed, &f), 0);
+    rc = unwrap(a, "-", out_file);
+    assert_int_equal(dup2(kept, STDIN_FILENO), STDIN_FILENO); /* lets the feeder go */
+    (void)close(kept);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    return rc;
 }
 
 /* The order of checks is another one for a stream, so of a refusal only the exit status is compared. */
 static void
 from_a_pipe(struct attempt *a)
 {
-    pthread_t feeder;
-    enum bk_code rc;
-    int rest;
+    enum bk_code rc = unwrap_from_standard_input(a);
 
-    assert_int_equal(mkfifo(out_pipe, 0600), 0);
-    assert_int_equal(pthread_create(&feeder, NULL, feed, a->v->column[C_NAME]), 0);
-    rc = unwrap(a, out_pipe, out_file);
-    rest = open(out_pipe, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* lets a feeder go that nobody has read from */
-    assert_true(rest >= 0);
-    (void)close(rest);
-    assert_int_equal(pthread_join(feeder, NULL), 0);
-    assert_int_equal(unlink(out_pipe), 0);
     expect_number(a, "unwrap from a pipe", (unsigned long long)cmd_status(rc), a->v->column[C_EXIT]);
     expect_file_or_nothing(a, rc);
 }
@@ -318,7 +335,6 @@ attempt(const struct vector *v, const char *key)
     struct attempt a = {.v = v, .key = open_key(key)};
 
     (void)unlink(out_file); /* of a test that failed before */
-    (void)unlink(out_pipe);
     add_trust(&a.trust, v->column[C_TRUST]);
     a.ring = (struct ops_keyring){.keys = &a.key, .key_count = 1};
     through_standard_output(&a);
@@ -413,7 +429,6 @@ enter(const char *named)
         die("cannot make a temporary folder");
     (void)snprintf(out_folder, sizeof out_folder, "%s/out", folder);
     (void)snprintf(out_file, sizeof out_file, "%s/plain", out_folder);
-    (void)snprintf(out_pipe, sizeof out_pipe, "%s/pipe", folder);
     if (mkdir(out_folder, 0700) != 0)
         die("cannot make a folder");
     if (named == NULL)
