@@ -165,8 +165,10 @@ certificate_from_file(struct ops_signer *s, const char *path, struct bk_err *err
     struct bk_pem pem = {0};
     enum bk_code rc;
 
-    if ((rc = store_read_all(path, RECIPIENT_FILE_MAX, &text, err)) != BK_OK)
+    if ((rc = store_read_all(path, RECIPIENT_FILE_MAX, &text, err)) != BK_OK) {
+        rc = rc == BK_E_IO ? (err->code = BK_E_USAGE) : rc;
         goto done;
+    }
     if ((rc = bk_pem_parse((const char *)text.data, text.len, &pem, err)) != BK_OK) {
         bk_err_prefix(err, "%s", path);
         goto done;

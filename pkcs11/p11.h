@@ -48,9 +48,8 @@ void p11_close(struct p11 *p);
 
 /*
  * Warns, once a run, of configured modules and of tokens that could not be used: for whoever did not find a token or a
- * key. p11_key_open, p11_public and p11_key_generate do so themselves when they fail for that, p11_list unless it was for
- * one object that is there;
- * p11_key_find does not, since its caller may look elsewhere. NULL does nothing.
+ * key. p11_key_open, p11_public and p11_key_generate do so themselves when they fail for that, p11_list unless it was
+ * asked for an object that is there; p11_key_find does not, since its caller may look elsewhere. NULL does nothing.
  */
 void p11_say_left_out(struct p11 *p);
 

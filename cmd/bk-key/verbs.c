@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 #include "base/time.h"
+#include "format/manifest.h"
 #include "format/pem.h"
 #include "ops/trust.h"
 #include "store/sink.h"
@@ -24,6 +25,29 @@ write_pem(struct store_sink *sink, const struct bk_public *pub, const struct bk_
     return rc;
 }
 
+/* Percent-decoding (RFC 3986 section 2.1) of what the token layer wrote into its own URI. */
+static void
+decode(const char *from, size_t len, char *out, size_t room)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < len && used + 1 < room; i++) {
+        char hex[3] = {0};
+        uint8_t byte;
+
+        if (from[i] == '%' && i + 2 < len) {
+            memcpy(hex, from + i + 1, 2);
+            if (bk_unhex(hex, &byte, 1)) {
+                out[used++] = (char)byte;
+                i += 2;
+                continue;
+            }
+        }
+        out[used++] = from[i];
+    }
+    out[used] = '\0';
+}
+
 /* The name in the certificate: the owner, or the object's label from the key's own URI. */
 static const char *
 certificate_name(const struct key_args *a, const struct bk_key *key, char *room, size_t len)
@@ -32,9 +56,11 @@ certificate_name(const struct key_args *a, const struct bk_key *key, char *room,
 
     if (a->owner != NULL)
         return a->owner;
-    (void)snprintf(room, len, "%.*s", object == NULL ? 2 : (int)strcspn(object + 7, ";?"),
-                   object == NULL ? "bk" : object + 7);
-    return room;
+    if (object == NULL)
+        (void)snprintf(room, len, "bk");
+    else
+        decode(object + 7, strcspn(object + 7, ";?"), room, len);
+    return bk_text_valid(room, strlen(room)) ? room : "bk";
 }
 
 static enum bk_code

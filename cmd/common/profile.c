@@ -6,9 +6,9 @@
 #include <string.h>
 
 /* A list of trust or a URI with two paths in it stays far below. */
-#define LINE_BYTES    8192
+#define LINE_BYTES 8192
 /* inih cuts longer ones without a word */
-#define NAME_BYTES    48
+#define NAME_BYTES 48
 
 struct parse {
     const char *path;
@@ -117,8 +117,9 @@ take_section(struct parse *p, const char *line, size_t len)
     while (end < len && isgraph((unsigned char)line[end]) && line[end] != ']')
         end++;
     if (end + 1 != len || line[end] != ']' || end == 1 || end - 1 > NAME_BYTES)
-        return bk_fail(p->err, BK_E_USAGE, "%s:%u: a profile begins with its name in brackets, 1 to %d bytes without blanks",
-                       p->path, p->line, NAME_BYTES);
+        return bk_fail(p->err, BK_E_USAGE,
+                       "%s:%u: a profile begins with its name in brackets, 1 to %d bytes without blanks", p->path,
+                       p->line, NAME_BYTES);
     note_name(p, line + 1, end - 1);
     return BK_OK;
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # What goes wrong on a bad night: producers that die, programs that are killed, disks that are full, inputs that cannot
 # be read. After each the status tells what happened, and nothing is left that could be taken for a backup.
+# Code in single quotes is for the shells that are started with it; functions are called by `check` and traps.
+# shellcheck disable=SC2016,SC2317
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -56,9 +58,7 @@ producers() {
     refused 7 'sh: exited with status 1' -- sh -c 'cat "$1"; exit 1' sh "$T/plain"
     refused 7 'sh: exited with status 1' -- sh -c 'exit 1'
     refused 7 'sh: exited with status 3' --allow-empty -- sh -c 'exit 3'
-    # shellcheck disable=SC2016
     refused 7 'sh: killed by signal 9' -- sh -c 'cat "$1"; kill -9 $$' sh "$T/plain"
-    # shellcheck disable=SC2016
     refused 7 'sh: killed by signal 15' -- sh -c 'cat "$1"; kill -TERM $$' sh "$T/plain"
     refused 7 'no-such-command' -- "$T/no-such-command"
     : >"$T/not-executable"
@@ -92,7 +92,7 @@ start_wrap() {
     rm -f "$T/pipe"
     mkfifo "$T/pipe"
     # a shell without job control starts its background jobs deaf to SIGINT, and bk respects that
-    env --default-signal=INT bk-wrap -q -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" "$@" \
+    env --default-signal=INT bk-wrap -q -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" \
         <"$T/pipe" 2>"$T/stderr" &
     wrap_pid=$!
     exec 9>"$T/pipe"
@@ -116,6 +116,7 @@ killed_before_the_end() {
         start_wrap
         # the more often, the further: from nothing at all to three groups of segments
         feed $((i * 350000))
+        # shellcheck disable=SC2017 # whole groups only
         ((i == 0)) || wait_until 30 part_grew "$T/x.bk" $((i * 350000 / 1048577 * 1048576)) || good=no
         kill -9 "$wrap_pid"
         wait "$wrap_pid" 2>/dev/null || true
@@ -265,31 +266,24 @@ full_disk() {
 # The same without privileges: a file that may grow no further.
 size_limit() {
     wrap 0 -q --force -o "$T/limited.bk" "$T/plain" # as it is without the limit
-    # shellcheck disable=SC2016
     expect_exit 5 bash -c 'ulimit -f 1024; exec "$@"' bash \
         bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" "$T/plain"
     expect_stderr 'x.bk: .*File too large'
     no_file "$T/x.bk"
-    # shellcheck disable=SC2016
     expect_exit 5 bash -c 'ulimit -f 1024; exec "$@"' bash \
         bk-unwrap -t "$T/backup.pem" -k "$(token_uri kek)" -o "$T/x.out" "$T/good.bk"
     no_file "$T/x.out"
 }
 
 dev_full() {
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >/dev/full' sh \
         bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o - "$T/plain"
     expect_stderr 'standard output: .*No space left'
     wrap 5 -o /dev/full "$T/plain"
     check '/dev/full is still a device' test -c /dev/full
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >/dev/full' sh bk-verify -t "$T/backup.pem" "$T/good.bk"
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >/dev/full' sh bk-verify --json -t "$T/backup.pem" "$T/good.bk"
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >/dev/full' sh bk-key list "$(token_uri signer)"
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >/dev/full' sh bk-unwrap --meta -t "$T/backup.pem" -k "$(token_uri kek)" "$T/good.bk"
 }
 
@@ -300,19 +294,15 @@ inputs() {
     refused 5 'No such file' "$T/nothing"
     refused 5 'cannot read at byte' /proc/self/mem # page 0 is not mapped: EIO
     refused 5 'File name too long' "$T/$(printf 'n%.0s' {1..300})"
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" <&-' sh bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk"
     expect_stderr 'empty'
     no_file "$T/x.bk"
     # closed standard descriptors must not become the archive's: messages would be written into it
-    # shellcheck disable=SC2016
     expect_exit 0 sh -c 'exec "$@" <&- >&- 2>&-' sh \
         bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/closed.bk" "$T/plain"
     expect_exit 0 bk-verify -q -t "$T/backup.pem" "$T/closed.bk"
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >&-' sh bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" -o - "$T/plain"
     expect_stderr 'standard output: .*Bad file descriptor'
-    # shellcheck disable=SC2016
     expect_exit 5 sh -c 'exec "$@" >&-' sh bk-unwrap -t "$T/backup.pem" -k "$(token_uri kek)" -o - "$T/good.bk"
 
     unwrap 5 -o "$T/x.out" "$T"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real PostgreSQL: dumps through bk-wrap and back, a base backup, and recovery from archived WAL, in which a damaged
 # segment must stop the server instead of opening the database without the rows that it held.
+# shellcheck disable=SC2317 # functions are called by `check` and traps
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -201,7 +202,8 @@ refuses_to_open() {
     fi
     pass "the server does not open: $1"
     check 'and runs no more' not_running "$2"
-    check 'because of restore_command' grep -Eq 'could not restore file.*exit code 126' "$2.log"
+    # PostgreSQL's words for status 126, to which it gives this meaning
+    check 'because of restore_command' grep -Eq 'could not restore file.*(command not executable|exit code 126)' "$2.log"
     check "its log says why: $3" grep -Eq -- "$3" "$2.log"
 }
 
@@ -224,6 +226,7 @@ previous_of() { find "$T/wal" -name '000000010*.bk' -printf '%f\n' | sort | grep
 # expect_exit starts programs, not functions.
 write_runner() {
     if ((EUID == 0)); then
+        # shellcheck disable=SC2016 # for the script's own shell
         printf '#!/bin/sh\nexec runuser -u postgres -- env PATH="$PATH" SOFTHSM2_CONF="$SOFTHSM2_CONF" "$@"\n'
     else
         printf '#!/bin/sh\nexec "$@"\n'

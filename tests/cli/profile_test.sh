@@ -65,7 +65,8 @@ refused() {
 
 refusals() {
     orders
-    refused 2 "bk\.conf:[0-9]+: no bk program has an option \"recipent\"" bk-wrap --profile broken -o "$T/no.bk" "$T/plain"
+    refused 2 "bk\.conf:[0-9]+: no bk program has an option \"recipent\"" \
+        bk-wrap --profile broken -o "$T/no.bk" "$T/plain"
     refused 2 'hint: there are: orders, rotation, broken$' bk-wrap --profile order -o "$T/no.bk" "$T/plain"
     refused 2 'no-such.conf: No such file' bk-wrap --profile orders --config "$T/no-such.conf" -o "$T/no.bk" "$T/plain"
     refused 2 '--config goes with --profile' bk-wrap --config "$T/bk.conf" -r "$T/kek-a.pem" -o "$T/no.bk" "$T/plain"
@@ -121,9 +122,11 @@ notes() {
     STDIN=$T/more refused 2 'cannot be read twice' bk-wrap --profile orders --meta-file - --meta-file - -o "$T/no.bk" \
         "$T/plain"
 
-    refused 2 'no-such-notes.*No such file' bk-wrap --profile orders --meta-file "$T/no-such-notes" -o "$T/no.bk" "$T/plain"
+    refused 2 'no-such-notes.*No such file' \
+        bk-wrap --profile orders --meta-file "$T/no-such-notes" -o "$T/no.bk" "$T/plain"
     printf 'a=b\nnonsense\n' >"$T/notes"
-    refused 2 'notes:2: "nonsense" is not KEY=VALUE' bk-wrap --profile orders --meta-file "$T/notes" -o "$T/no.bk" "$T/plain"
+    refused 2 'notes:2: "nonsense" is not KEY=VALUE' \
+        bk-wrap --profile orders --meta-file "$T/notes" -o "$T/no.bk" "$T/plain"
     printf 'a=b\n=x\n' >"$T/notes"
     refused 2 'notes:2: "=x" is not KEY=VALUE' bk-wrap --profile orders --meta-file "$T/notes" -o "$T/no.bk" "$T/plain"
     printf 'a=b\0c\n' >"$T/notes"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Does README.md's "The first night" work as it is written? Its commands are taken out of the page and run one after the
 # other, with real tokens and a real PostgreSQL. Only the folders /backups, /srv/manifests and /etc/bk are elsewhere, PINs
-# come from the files that a service manager would give (CREDENTIALS_DIRECTORY), and it is the night that the page speaks of.
+# come from the files that a service manager would give (CREDENTIALS_DIRECTORY), and it is the night that the page
+# speaks of.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 unset PGSERVICE PGDATABASE PGPORT PGPASSWORD PGHOSTADDR PGOPTIONS

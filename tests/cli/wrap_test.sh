@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # bk-wrap, as docs/CLI.md has it: every way in and out, what is signed, what is warned of and what is refused.
+# shellcheck disable=SC2317 # functions are called by `check` and traps
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

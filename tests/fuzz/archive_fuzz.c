@@ -29,7 +29,7 @@
 static void
 mutate_bytes(struct bk_buf *b, size_t from, size_t len)
 {
-    if (b->len >= from + len)
+    if (len > 0 && b->len >= from + len)
         (void)LLVMFuzzerMutate(b->data + from, len, len);
 }
 
@@ -42,7 +42,8 @@ mutate_der(struct bk_buf *b, struct fuzz_random *r)
     size_t len;
 
     fuzz_hold(room != NULL);
-    memcpy(room, b->data, b->len);
+    if (b->len > 0)
+        memcpy(room, b->data, b->len);
     len = fuzz_mutate_der_or_bytes(room, b->len, max, r);
     b->len = 0;
     fuzz_must(bk_buf_append(b, room, len, &err), &err);

@@ -35,8 +35,8 @@ struct fuzz_plan {
     size_t plain_len;
     unsigned generation; /* 1 or 2 */
     int detached;
-    int kind;            /* enum bk_kind */
-    int words;           /* label, producer, retain-until, parent, metadata */
+    int kind;  /* enum bk_kind */
+    int words; /* label, producer, retain-until, parent, metadata */
 };
 /* For the fuzzers' KEK and by their signing key; segments of 4 KiB. */
 void fuzz_parts_make(struct fuzz_parts *p, const struct fuzz_plan *plan);

@@ -35,9 +35,9 @@ struct element {
 
 struct mutation {
     struct fuzz_random *random;
-    size_t at;                    /* elements seen so far */
-    size_t target;                /* the one to change */
-    const struct element *donor;  /* what may stand in its place */
+    size_t at;                   /* elements seen so far */
+    size_t target;               /* the one to change */
+    const struct element *donor; /* what may stand in its place */
 };
 
 static int

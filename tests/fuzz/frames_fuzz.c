@@ -1,6 +1,6 @@
 /*
- * Groups of frames: bytes from elsewhere get the same answer with and without a key; what was sealed opens, and not once
- * it has been changed.
+ * Groups of frames: bytes from elsewhere get the same answer with and without a key; what was sealed opens, and not
+ * once it has been changed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -96,7 +96,8 @@ own_frames(uint64_t first, const uint8_t *head, const uint8_t *data, size_t size
     fuzz_hold(err.code != BK_OK);
     frames[damage] ^= head[5] == 0 ? 1 : head[5];
     /* at another place of the archive, or not as its end */
-    fuzz_verdict(bk_group_open(&payload, &cipher, first + 32, 1, frames, len, opened, &plain_len, root_again, &err), &err);
+    fuzz_verdict(bk_group_open(&payload, &cipher, first + 32, 1, frames, len, opened, &plain_len, root_again, &err),
+                 &err);
     fuzz_hold(err.code == (size > 0 ? BK_E_VERIFY : BK_E_FORMAT));
     fuzz_verdict(bk_group_open(&payload, &cipher, first, 0, frames, len, opened, &plain_len, root_again, &err), &err);
     fuzz_hold(err.code == BK_E_FORMAT);

@@ -50,7 +50,8 @@ extern const uint8_t FUZZ_CEK[32];
 extern const uint8_t FUZZ_FILE_KEY[32];
 /* An AES-256 KEK in memory. */
 struct bk_key *fuzz_kek(void);
-/* A P-256 signing key in memory with a certificate; the certificate's serial number and times differ from run to run. */
+/* A P-256 signing key in memory with a certificate; the certificate's serial number and times differ from run to run.
+ */
 const struct bk_signing_key *fuzz_signer(void);
 
 #endif

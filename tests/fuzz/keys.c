@@ -55,11 +55,9 @@ struct bk_key *
 fuzz_kek(void)
 {
     static const struct bk_key_ops ops = {.wrap = kek_wrap, .unwrap = kek_unwrap};
-    static struct bk_key key = {.ops = &ops,
-                                .pub = {.type = BK_KEY_AES256,
-                                        .bits = 256,
-                                        .scheme = BK_SCHEME_AES_KW,
-                                        .id = {.bytes = "fuzz kek", .len = 8}}};
+    static struct bk_key key = {
+        .ops = &ops,
+        .pub = {.type = BK_KEY_AES256, .bits = 256, .scheme = BK_SCHEME_AES_KW, .id = {.bytes = "fuzz kek", .len = 8}}};
 
     return &key;
 }

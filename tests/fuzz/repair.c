@@ -75,11 +75,15 @@ find_parts(struct bk_tlv in, struct parts *p)
 static void
 set_digest(struct bk_tlv value, const uint8_t digest[BK_SHA256_LEN])
 {
-    while (value.len > 0 && (value.data[0] == 0x30 || value.data[0] == 0x31))
-        if (!enter(&value, value.data[0], &value))
+    struct bk_tlv inside;
+
+    while (value.len > 0 && (value.data[0] == 0x30 || value.data[0] == 0x31)) {
+        if (!enter(&value, value.data[0], &inside))
             return;
-    if (enter(&value, 0x04, &value) && value.len == BK_SHA256_LEN)
-        memcpy((uint8_t *)(uintptr_t)value.data, digest, BK_SHA256_LEN); /* data is the caller's, and writable */
+        value = inside;
+    }
+    if (enter(&value, 0x04, &inside) && inside.len == BK_SHA256_LEN)
+        memcpy((uint8_t *)(uintptr_t)inside.data, digest, BK_SHA256_LEN); /* data is the caller's, and writable */
 }
 
 static void

@@ -275,7 +275,8 @@ write_two_signers(void)
     fuzz_must(fake_key_new(BK_KEY_P384, 1, &other, &err), &err);
     fuzz_must(bk_cert_self_sign(other, "other", 1700000000, 2000000000, &cert, &err), &err);
     keys[1] = (struct bk_signing_key){other, cert.data, cert.len};
-    fuzz_must(bk_signed_make((const uint8_t *)"content", 7, BK_CONTENT_MANIFEST, keys, 2, 1800000000, &der, &err), &err);
+    fuzz_must(bk_signed_make((const uint8_t *)"content", 7, BK_CONTENT_MANIFEST, keys, 2, 1800000000, &der, &err),
+              &err);
     write_der("signed", "two-signers", 2, der.data, der.len);
     bk_buf_free(&der);
     bk_buf_free(&cert);
@@ -300,7 +301,7 @@ write_key(const char *seed, enum bk_key_type type)
     fuzz_must(bk_pem_write(&key->pub, &cert, "who: backup", &text, &err), &err);
     write_seed("pem", cert_seed, text.data, text.len);
     text.len = 0;
-    key->pub.scheme = type == BK_KEY_RSA ? BK_SCHEME_RSA_OAEP_SHA1
+    key->pub.scheme = type == BK_KEY_RSA    ? BK_SCHEME_RSA_OAEP_SHA1
                       : type == BK_KEY_P256 ? BK_SCHEME_ECDH_P256
                                             : BK_SCHEME_ECDH_P384;
     fuzz_must(bk_pem_write(&key->pub, NULL, "who: restore\nwhere: safe", &text, &err), &err);
@@ -338,7 +339,8 @@ static const struct text texts[] = {
 };
 
 static const struct text uris[] = {
-    {"full", 0xff, "pkcs11:token=restore;serial=12ab;object=kek-2026;type=private?module-path=/usr/lib/a.so&pin-source=file:pin"},
+    {"full", 0xff,
+     "pkcs11:token=restore;serial=12ab;object=kek-2026;type=private?module-path=/usr/lib/a.so&pin-source=file:pin"},
     {"pin", 0xff, "pkcs11:token=a%20b;id=%01%02%ff?pin-value=4711-0815"},
     {"hint", 0xff, "pkcs11:token=restore;serial=12ab;object=kek-2026"},
     {"library", 0xff, "pkcs11:library-manufacturer=x;library-version=2.6;model=m;manufacturer=y?module-name=softhsm2"},
@@ -360,7 +362,8 @@ static const struct text command_lines[] = {
     {"unwrap-wal", 1, "-t\nc.pem\n--restore-command\n-o\nf\na.bk"},
     {"unwrap-meta", 1, "-tc.pem\n--meta\n--json\na.bk"},
     {"verify", 2,
-     "-t\nc.pem\n--level\ndecrypt\n-k\npkcs11:token=a\n--expect\nsigner=sha256:" HEX64 "\n--show\n--json=f\na.bk\nb.bk"},
+     "-t\nc.pem\n--level\ndecrypt\n-k\npkcs11:token=a\n--expect\nsigner=sha256:" HEX64
+     "\n--show\n--json=f\na.bk\nb.bk"},
     {"rekey", 3,
      "--from\npkcs11:token=a;object=b\n--to\nkek.pem\n" SIGN
      "-t\nrotate:c.pem\n--blind=required\n--reason=age\n--dry-run\na.bk\nb.bk"},

@@ -30,8 +30,8 @@ LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned se
 static void
 check_layout(const struct bk_preamble *p, const struct bk_tail *t, uint64_t file_size, const struct bk_layout *l)
 {
-    unsigned __int128 total = (unsigned __int128)l->index_offset + (unsigned __int128)32 * l->groups + 4 +
-                              t->manifest_length + BK_TAIL_LEN;
+    unsigned __int128 total =
+        (unsigned __int128)l->index_offset + (unsigned __int128)32 * l->groups + 4 + t->manifest_length + BK_TAIL_LEN;
     struct bk_layout made = {0};
 
     fuzz_hold(total == file_size && t->total_length == file_size);

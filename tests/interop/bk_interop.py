@@ -6,6 +6,9 @@ whether that page is enough. Keys are in software.
     bk_interop.py verify --trust [ROLE:]PEM... [--key KEY...] ARCHIVE        without a key: all but the tags
     bk_interop.py write  --recipient PEM|aes:HEX:IDHEX... --sign KEY,CERT... [options] INPUT ARCHIVE
     bk_interop.py check  FOLDER                                              the vectors that FOLDER/index.tsv lists
+    bk_interop.py parts  FOLDER OUT      of those that open: OUT/NAME.envelope, .manifest, .record (if it is signed),
+                                         .package (the key package, in the clear) and .signers (their certificates, PEM);
+                                         on standard output NAME and its keys
 
 KEY is the PEM file of a private key, or aes:HEX:IDHEX. --rotate PEM is --trust rotate:PEM. What is refused is named as
 "refused: LAYER: why", and the exit status is that of docs/CLI.md.
@@ -15,6 +18,8 @@ import argparse
 import csv
 import datetime
 import hashlib
+import itertools
+import multiprocessing
 import os
 import sys
 
@@ -23,6 +28,7 @@ from cryptography.hazmat.primitives import serialization
 
 import keys
 import reader
+import rules
 import writer
 
 
@@ -152,8 +158,9 @@ def write_command(args):
 # --- check ---------------------------------------------------------------------------
 
 
-def outcome(path, trust, keyring, decrypt=True, slots=False):
-    """(exit status, layer, kind, plaintext that was released), as an index has them."""
+def outcome(path, trust, keyring, decrypt=True):
+    """Of reading: (exit status, layer, kind, length and digest of the plaintext that was released), as an index has them;
+    and STATUS:LAYER of bk-verify, which also reports a damaged slot."""
     released = hashlib.sha256()
     size = 0
 
@@ -162,33 +169,42 @@ def outcome(path, trust, keyring, decrypt=True, slots=False):
         size += len(data)
         released.update(data)
 
+    def result(error):
+        return (str(error.exit_code), error.layer, error.kind) if error else ("0", "-", "ok")
+
+    failed = reported = None
     try:
         archive = read(path, trust, keyring, take=take, decrypt=decrypt)
-        if slots:
-            archive.check_slots()
-        return "0", "-", "ok", size, released.hexdigest()
     except reader.Refused as error:
-        return str(error.exit_code), error.layer, error.kind, size, released.hexdigest()
+        failed = reported = error
+    if not failed:
+        try:
+            archive.check_slots()
+        except reader.Refused as error:
+            reported = error
+    return (*result(failed), str(size), released.hexdigest()), ":".join(result(reported)[:2])
 
 
-def check_vector(folder, row):
-    """What differs from the index: once for each key, which must all say the same."""
+def check_vector(task):
+    """What differs from the index, a line each. Each of the keys alone must bring about the same."""
+    folder, row = task
     path = os.path.join(folder, row["name"])
     trust = reader.Trust()
     for spec in row["trust"].split():
         trust.add(spec, folder)
+    found = []
+    wanted = (row["exit"], row["layer"], row["kind"], row["released"], row["sha256"])
     for name in row["keys"].split():
         key = keys.Key(name if name.startswith("aes:") else os.path.join(folder, name))
-        code, layer, kind, size, digest = outcome(path, trust, [key])
-        wanted = (row["exit"], row["layer"], row["kind"], row["released"], row["sha256"])
-        if (code, layer, kind, str(size), digest) != wanted:
-            yield f"read with {name[:20]}: {code} {layer} {kind}, {size} bytes, not {' '.join(wanted[:4])}"
-        code, layer, *_ = outcome(path, trust, [key], slots=True)
-        if f"{code}:{layer}" != row["decrypt"]:
-            yield f"verify with {name[:20]}: {code}:{layer}, not {row['decrypt']}"
-    code, layer, *_ = outcome(path, trust, [], decrypt=False, slots=True)
-    if f"{code}:{layer}" != row["integrity"]:
-        yield f"verify without a key: {code}:{layer}, not {row['integrity']}"
+        seen, verified = outcome(path, trust, [key])
+        if seen != wanted:
+            found.append(f"{row['name']}: read with {name[:20]}: {' '.join(seen)}, not {' '.join(wanted)}")
+        if verified != row["decrypt"]:
+            found.append(f"{row['name']}: verify with {name[:20]}: {verified}, not {row['decrypt']}")
+    _, verified = outcome(path, trust, [], decrypt=False)
+    if verified != row["integrity"]:
+        found.append(f"{row['name']}: verify without a key: {verified}, not {row['integrity']}")
+    return found
 
 
 def read_index(folder):
@@ -198,15 +214,40 @@ def read_index(folder):
 
 def check_command(args):
     rows = read_index(args.folder)
-    wrong = 0
-    for row in rows:
-        found = list(check_vector(args.folder, row))
-        wrong += bool(found)
-        for line in found:
-            print(f"{row['name']}: {line}")
+    with multiprocessing.Pool() as pool:
+        results = pool.map(check_vector, [(args.folder, row) for row in rows], chunksize=8)
+    for line in itertools.chain.from_iterable(results):
+        print(line)
+    wrong = sum(bool(lines) for lines in results)
     print(f"{len(rows)} vectors, {wrong} wrong")
     if wrong or not rows:
         sys.exit(1)
+
+
+def parts_command(args):
+    for row in read_index(args.folder):
+        if row["exit"] != "0":
+            continue
+        trust = reader.Trust()
+        for spec in row["trust"].split():
+            trust.add(spec, args.folder)
+        archive = reader.Archive(os.path.join(args.folder, row["name"]), trust)
+        names = [name if name.startswith("aes:") else os.path.join(args.folder, name) for name in row["keys"].split()]
+        archive.open([keys.Key(names[0])])
+        found = {
+            "envelope": archive.slot.envelope,
+            "manifest": archive.file.at(archive.layout.manifest_offset, archive.layout.manifest_length),
+            "package": archive.package.der,
+        }
+        signers = list(archive.signed.signers)
+        if archive.slot.generation > 1:
+            found["record"] = archive.slot.record
+            signers += reader.Signed(archive.slot.record, rules.KEY_RECORD).signers
+        found["signers"] = b"".join(keys.to_pem(signer.der) for signer in signers)
+        for kind, data in found.items():
+            with open(os.path.join(args.output, f"{row['name']}.{kind}"), "wb") as file:
+                file.write(data)
+        print(row["name"], *names)
 
 
 def moment(value):
@@ -245,6 +286,10 @@ def main():
     command = commands.add_parser("check")
     command.set_defaults(run=check_command)
     command.add_argument("folder")
+    command = commands.add_parser("parts")
+    command.set_defaults(run=parts_command)
+    command.add_argument("folder")
+    command.add_argument("output")
     args = parser.parse_args()
     try:
         args.run(args)

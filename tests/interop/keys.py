@@ -2,10 +2,12 @@
 archives can be made that are the same in every run, signatures included; readers verify with python3-cryptography.
 """
 
+import base64
 import hashlib
 import os
 import struct
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
@@ -244,7 +246,7 @@ class Certificate:
         for extension in extensions.children[0].children if extensions else []:
             if extension.children[0].raw == ID_SUBJECT_KEY_IDENTIFIER:
                 value = der.parse(extension.children[-1].body)
-                if value.tag != der.OCTET_STRING or not value.body:
+                if value.tag != der.OCTET_STRING or not 1 <= len(value.body) <= 64:
                     raise der.DerError("certificate: subjectKeyIdentifier")
                 found.append(value.body)
         if len(found) != 1:
@@ -252,13 +254,17 @@ class Certificate:
         return found[0]
 
 
+def to_pem(certificate):
+    text = base64.b64encode(certificate).decode()
+    lines = [text[i : i + 64] for i in range(0, len(text), 64)]
+    return ("-----BEGIN CERTIFICATE-----\n" + "\n".join(lines) + "\n-----END CERTIFICATE-----\n").encode()
+
+
 # --- files ---------------------------------------------------------------------
 
 
 def load_pem(path):
     """Every public key or certificate of a file: [(SubjectPublicKeyInfo, certificate or None)]."""
-    from cryptography import x509
-
     with open(path, "rb") as file:
         data = file.read()
     found = []

@@ -406,6 +406,7 @@ class Envelope:
 
 class Package:
     def __init__(self, data):
+        self.der = data
         fields = Fields(der.parse(data), "key package")
         version_1(fields)
         self.archive_id = octets(fields.take(der.OCTET_STRING, "archiveId"), 16)

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
+#include "base/keywrap.h"
 #include "format/payload.h"
 #include "tests/support/ops_fixture.h"
 
@@ -276,6 +277,60 @@ two_lengths_of_one_manifest(void **state)
     refused_everywhere(w, 1, BK_E_FORMAT, "manifest", "manifestLength");
 }
 
+/* The head's slots with one recipient more, whose wrapped key is of another archive: signed, and true but for that. */
+static void
+add_recipient_of_another_cek(struct forgery *f, const struct bk_public *to)
+{
+    struct world *w = f->w;
+    uint8_t *first = f->bytes + BK_PREAMBLE_LEN;
+    struct bk_slot slot;
+    struct bk_envelope envelope;
+    struct bk_record record;
+    struct bk_secret cek = {0};
+    struct bk_wrapped wrapped;
+    struct bk_buf envelope_der = {0}, record_der = {0};
+
+    assert_int_equal(bk_slot_parse(first, f->preamble.slot_size, &slot, &w->err), BK_OK);
+    assert_int_equal(bk_envelope_parse(slot.envelope, slot.envelope_len, &envelope, &w->err), BK_OK);
+    assert_int_equal(bk_record_parse(slot.record, slot.record_len, &record, &w->err), BK_OK);
+    assert_int_equal(bk_secret_random(&cek, BK_CEK_LEN, &w->err), BK_OK);
+    assert_int_equal(bk_public_wrap(to, &cek, &wrapped, &w->err), BK_OK);
+    assert_int_equal(bk_envelope_add(&envelope, &wrapped, &w->err), BK_OK);
+    assert_int_equal(bk_envelope_encode(&envelope, &envelope_der, &w->err), BK_OK);
+    bk_sha256(envelope_der.data, envelope_der.len, record.envelope_hash);
+    assert_int_equal(bk_record_encode(&record, &record_der, &w->err), BK_OK);
+    bk_sha256(record_der.data, record_der.len, f->manifest.record_digest);
+    slot = (struct bk_slot){1, envelope_der.data, envelope_der.len, record_der.data, record_der.len};
+    assert_int_equal(bk_slot_write(&slot, first, f->preamble.slot_size, &w->err), BK_OK);
+    memcpy(first + f->preamble.slot_size, first, f->preamble.slot_size);
+    bk_secret_wipe(&cek);
+    bk_envelope_free(&envelope);
+    bk_record_free(&record);
+    bk_buf_free(&envelope_der);
+    bk_buf_free(&record_der);
+}
+
+/* Were it taken for proven, the one key that opens the archive would leave. */
+static void
+a_recipient_of_another_cek_is_no_successor(void **state)
+{
+    struct world *w = *state;
+    struct ops_rekey_result result;
+    struct forgery f;
+    uint8_t *data = world_bytes(DATA_LEN);
+
+    wrap_data(w, "a.bk");
+    forgery_begin(&f, w, "a.bk");
+    add_recipient_of_another_cek(&f, &w->kek[W_KEK_P384]->pub);
+    sign_as_backup(&f, "a.bk");
+    assert_int_equal(world_verify(w, "a.bk", OPS_LEVEL_INTEGRITY, W_KEK_P256), BK_OK);
+    refused_by(w, world_unwrap(w, "a.bk", W_KEK_P384, "out", NULL), BK_E_VERIFY, "package", "its own key");
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_P384, 1, NULL, &result), BK_E_VERIFY);
+    assert_non_null(strstr(w->err.message, "opens to another data key"));
+    world_assert_opens(w, "a.bk", W_KEK_P256, data, DATA_LEN);
+    free(data);
+}
+
 /* Genuine twice: the same archive, its manifest signed again with another label. Only the kept one is meant. */
 static void
 only_the_kept_manifest_is_accepted(void **state)
@@ -460,6 +515,7 @@ main(void)
         TEST(the_file_key_is_the_one_committed_to),
         TEST(a_damaged_index_is_refused_as_such),
         TEST(two_lengths_of_one_manifest),
+        TEST(a_recipient_of_another_cek_is_no_successor),
         TEST(only_the_kept_manifest_is_accepted),
         TEST(a_kept_manifest_is_trusted_first),
         TEST(a_stream_is_by_those_who_are_trusted),

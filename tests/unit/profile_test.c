@@ -90,7 +90,8 @@ test_parse_refuses(void **state)
         {"[p]x\n[q", "c:1: a profile begins with its name in brackets"},
         {"[]\n", "c:1: a profile begins with its name in brackets"},
         {"[a b]\n", "c:1: a profile begins with its name in brackets"},
-        {"[p]\n[a2345678901234567890123456789012345678901234567890]\n", "c:2: a profile begins with its name in brackets"},
+        {"[p]\n[a2345678901234567890123456789012345678901234567890]\n",
+         "c:2: a profile begins with its name in brackets"},
     };
     struct cmd_profile p;
     struct bk_err err;
@@ -300,9 +301,9 @@ test_the_command_line_wins(void **state)
 
     (void)state;
     write_config(orders);
-    assert_int_equal(run(&a, &err, "-r", "c", "x", "--profile=orders", "--sign=S", "--config", config, "-j5",
-                         "--json=f", NULL),
-                     BK_OK);
+    assert_int_equal(
+        run(&a, &err, "-r", "c", "x", "--profile=orders", "--sign=S", "--config", config, "-j5", "--json=f", NULL),
+        BK_OK);
     assert_int_equal(a.recipients.count, 1);
     assert_string_equal(a.recipients.items[0], "c");
     assert_string_equal(a.sign, "S");
@@ -523,8 +524,8 @@ make_folder(void **state)
 static int
 remove_folder(void **state)
 {
-    static const char *const names[] = {"open/link", "open/behind", "open", "bk.conf", "bk/bk.conf", "bk",
-                                        ".config/bk/bk.conf", ".config/bk", ".config"};
+    static const char *const names[] = {"open/link", "open/behind",        "open",       "bk.conf", "bk/bk.conf",
+                                        "bk",        ".config/bk/bk.conf", ".config/bk", ".config"};
     char path[128];
 
     (void)state;

@@ -7,7 +7,7 @@ import keys
 import rules
 import writer
 from good import trimmed
-from world import content, edit, flip, put
+from world import body, content, edit, flip, put
 
 GROUP = 32 * 4096
 
@@ -336,6 +336,8 @@ def _keys(c, w):
         label = "aes" if name == 16 else name[4:]
         one(f"other-cek-{label}", "the recipient wraps the data key of another archive", "package", keys=(name,),
             recipients=[wrapped(bytes(32))(w.to(name)[0])])
+    one("wrapped-384-bytes", "384 bytes for a key of 2048 bits", keys=("kek-rsa2048",), recipients=w.to("kek-rsa2048"),
+        hooks={"recipients": edit((0, 3), body(lambda old: bytes(128) + old))})
     one("not-a-recipient", "the key is none of the recipients", keys=("kek-next",), kind="no-key")
     one("old-recipient", "the key that a rotation removed", kind="no-key", rotations=(w.rotation(),))
 
@@ -392,6 +394,8 @@ def _sidecar(c, w):
          "trust", "untrusted", "kek-next"),
     ):
         c.bad(f"sidecar-{name}", layer, what, writer.Made(inline.data, sidecar), kind, keys=(key,))
+    c.good("good-sidecar-damaged", "a damaged sidecar beside whole slots",
+           writer.Made(inline.data, patch(40, b"damage")(trimmed(inline.data[4096:8192]))), w.spec().plaintext, verify="1:slots")
     missing = writer.write(w.spec(detached=True))
     missing.sidecar = None
     c.bad("sidecar-missing", "slots", "it is not there", missing, "incomplete")

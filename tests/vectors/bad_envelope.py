@@ -6,6 +6,7 @@ import rules
 import writer
 from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from good import elements_beside, nested, unknown_of
 from world import (
     body,
     drop,
@@ -145,6 +146,9 @@ def _der(c, w):
     one("depth", "nested too deep, within a recipient that is skipped", {}, recipients=unknown(deep))
     one("elements", "too many elements, within a recipient that is skipped", {}, slot_size=12288,
         recipients=unknown(der.seq(der.tlv(der.NULL) * 4100)))
+    one("depth-21", "nested 21 deep", {}, recipients=w.to("kek-p256") + [unknown_of(nested(21 - 5))])
+    one("elements-4097", "4097 elements in an envelope", {}, slot_size=12288,
+        recipients=unknown(der.seq(der.tlv(der.NULL) * (4097 - elements_beside(w)))))
     one("unknown-not-der", "a length that is not minimal, within a recipient that is skipped", {},
         recipients=unknown(long_length(der.octets(b"x"))))
     one("unknown-boolean", "a BOOLEAN of 01, within a recipient that is skipped", {}, recipients=unknown(b"\x01\x01\x01"))
@@ -214,6 +218,12 @@ def _recipients(c, w):
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03"))])
     one("other-two-values", "an OtherRecipientInfo with two values", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03", der.integer(1), der.integer(2)))])
+    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x08"), der.octets(bytes(45)))
+    one("twice-unknown", "an unknown recipient with the key id of a known one", {}, recipients=w.to("kek-p256") + [
+        writer.Recipient(raw=same)])
+    shape = der.seq(der.integer(0), der.seq(der.seq(), der.integer(1)), der.seq(rules.ARC + b"\x63"), der.octets(bytes(9)))
+    one("unknown-shape", "an unknown KeyTransRecipientInfo, named by issuer and serial number", {}, recipients=w.to("kek-p256") + [
+        writer.Recipient(raw=shape)])
     one("as-sequence", "recipientInfos as a SEQUENCE", {"recipients": edit((), retag(der.SEQUENCE))})
     # nobody can open it, but it is well formed
     one("all-unknown", "every recipient is of an unknown kind", {}, layer="key", kind="no-key", recipients=[
@@ -357,7 +367,10 @@ def _package(c, w):
     one("metadata-value-missing", "an item without a value", (5, 0, 1), drop, metadata=meta)
     one("metadata-item-more", "an item of three", (5, 0, 1), followed_by(der.text("x")), metadata=meta)
     one("metadata-value-octets", "an OCTET STRING as value", (5, 0, 1), retag(der.OCTET_STRING), metadata=meta)
-    one("metadata-too-long", "metadata of more than 65,536 bytes", (), lambda d: d, metadata=(("k", "v" * 65536),), slot_size=69632)
+    longest = 65536 - 4 - 4 - 3 - 4  # beside the headers of metadata, item, key and value
+    one("metadata-65537", "metadata of 65,537 bytes", (), lambda d: d, metadata=(("k", "v" * (longest + 1)),), slot_size=69632)
+    one("elements-4097", "a key package of more than 4096 elements", (), lambda d: d, slot_size=12288,
+        metadata=tuple((f"k{i % 10}", "") for i in range((4096 - 9) // 3 + 1)))
 
 
 def _package_signers(c, w):

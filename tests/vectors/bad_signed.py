@@ -190,6 +190,7 @@ def _attributes(p):
     change("digest-other", "another message-digest", digest=attr(digest, der.octets(bytes(32))))
     change("digest-sha1", "a message-digest of 20 bytes", digest=attr(digest, der.octets(bytes(20))))
     times = {
+        "1969": (der.UTC_TIME, b"691231235959Z"),
         "fraction": (der.UTC_TIME, b"260301020304.5Z"),
         "offset": (der.UTC_TIME, b"260301020304+0000"),
         "no-seconds": (der.UTC_TIME, b"2603010203Z"),
@@ -245,7 +246,7 @@ def _certificates(p, w):
     make = keys.make_certificate
     public = p.signer.private.public_key()
 
-    def with_certificate(name, what, certificate):
+    def with_certificate(name, what, certificate, sid=None):
         """The signer is named and its signature made as if the certificate were a good one."""
         def attributes(values):
             ess = writer.attribute(rules.ID_SIGNING_CERTIFICATE_V2, der.seq(der.seq(der.seq(der.octets(rules.sha256(certificate))))))
@@ -255,6 +256,8 @@ def _certificates(p, w):
             "manifest.attributes": attributes,
             "manifest.certificates": lambda _: der.set_of([certificate], 0xA0),
         }
+        if sid:
+            hooks["manifest.info"] = lambda data, _: edit((1,), put(der.octets(sid, 0x80)))(data)
         p.c.bad(f"signed-manifest-certificate-{name}", "manifest", what, writer.write(w.spec(hooks=hooks)))
 
     with_certificate("without-ski", "a certificate without a subjectKeyIdentifier", make(public, p.signer.private, "x", entropy, ski=b""))
@@ -262,6 +265,9 @@ def _certificates(p, w):
                      make(public, p.signer.private, "x", entropy, ski=b"\x01" * 20))
     with_certificate("other-key", "a certificate of another key under the same identifier",
                      make(w.signers["stranger"].private.public_key(), p.signer.private, "x", entropy, ski=keys.Certificate(mine).ski))
+    with_certificate("long-ski", "a subjectKeyIdentifier of 65 bytes", make(public, p.signer.private, "x", entropy, ski=b"\x07" * 65), b"\x07" * 65)
+    with_certificate("not-der", "a certificate with a length that is not minimal", der.seq(*(long_length(part.raw) if i == 2 else part.raw
+                     for i, part in enumerate(der.parse(mine).children))), keys.Certificate(mine).ski)
     with_certificate("trailing", "a byte after the certificate's parts", der.seq(split(mine)[1], der.tlv(der.NULL)))
 
 

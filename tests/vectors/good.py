@@ -18,6 +18,7 @@ def add(c, w):
     _lengths(c, w)
     _recipients(c, w)
     _unknown_recipients(c, w)
+    _edges(c, w)
     _signers(c, w)
     _options(c, w)
     _rotated(c, w)
@@ -97,6 +98,44 @@ def _unknown_recipients(c, w):
     for name, (raw, what) in unknown.items():
         _plain(c, w, f"good-unknown-{name}", what + " beside a recipient that is known",
                recipients=w.to("kek-p256") + [writer.Recipient(raw=raw, identifier=b"")])
+    mine = w.to("kek-p256")[0].id
+    _plain(c, w, "good-unknown-proven", "proven and hints name a recipient that is unknown",
+           recipients=w.to("kek-p256") + [writer.Recipient(raw=unknown["secret"][0])],
+           info=writer.RecordInfo(CREATED, proven=(mine, b"\x0a" * 8), hints=((b"\x0a" * 8, "pkcs11:token=kek"),)))
+
+
+def _edges(c, w):
+    """As large as section 19 lets things be; bad_envelope.py has what is one larger."""
+    largest = 65536 - 4 - 4 - 3 - 4  # the headers of metadata, item, key "k" and value
+    _plain(c, w, "good-metadata-65536", "metadata of 65,536 bytes", metadata=(("k", "v" * largest),), slot_size=69632)
+    _plain(c, w, "good-depth-20", "nested 20 deep", recipients=w.to("kek-p256") + [unknown_of(nested(20 - 5))])
+    many = der.seq(der.tlv(der.NULL) * (4096 - elements_beside(w)))
+    _plain(c, w, "good-elements-4096", "4096 elements in an envelope", slot_size=12288,
+           recipients=w.to("kek-p256") + [unknown_of(many)])
+    items = (4096 - 9) // 3
+    _plain(c, w, "good-metadata-4096-elements", "key package of nearly 4096 elements", slot_size=12288,
+           metadata=tuple((f"k{i % 10}", "") for i in range(items)))
+
+
+def nested(levels):
+    deep = der.tlv(der.NULL)
+    for _ in range(levels - 1):
+        deep = der.seq(deep)
+    return deep
+
+
+def unknown_of(value):
+    return writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03", value))
+
+
+def count(element):
+    return 1 + sum(count(child) for child in element.children or [])
+
+
+def elements_beside(w):
+    """Elements of an envelope whose unknown recipient has an empty SEQUENCE."""
+    made = writer.write(w.spec(recipients=w.to("kek-p256") + [unknown_of(der.seq())]))
+    return count(der.parse(made.data[4096 + 64 : 4096 + 64 + int.from_bytes(made.data[4112:4116], "big")]))
 
 
 def _signers(c, w):

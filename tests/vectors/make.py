@@ -39,8 +39,8 @@ import good
 COLUMNS = ("name", "trust", "keys", "exit", "kind", "layer", "released", "sha256", "decrypt", "integrity", "defect")
 HERE = os.path.dirname(os.path.abspath(__file__))
 TRUST = (
-    "keys/backup.pem keys/backup2.pem keys/backup-p384.pem keys/backup-rsa.pem rotate:keys/rotator.pem "
-    "rotate:keys/rotator-rsa.pem officer:keys/officer.pem custodian:keys/custodian.pem verify:keys/auditor.pem"
+    "keys/backups.pem rotate:keys/rotators.pem officer:keys/officer.pem custodian:keys/custodian.pem "
+    "verify:keys/auditor.pem"
 )
 # layers at which an archive is refused only by somebody who has a key
 WITH_KEY = ("key", "package", "signers", "commitment")

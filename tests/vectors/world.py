@@ -157,17 +157,12 @@ class World:
             )
             with open(os.path.join(folder, name + ".pem"), "wb") as file:
                 file.write(pem)
-        for name, one in self.signers.items():
+        files = {name: [one] for name, one in self.signers.items()}
+        files["backups"] = self.by("backup", "backup2", "backup-p384", "backup-rsa")
+        files["rotators"] = self.by("rotator", "rotator-rsa")
+        for name, some in files.items():
             with open(os.path.join(folder, name + ".pem"), "wb") as file:
-                file.write(pem_of(one.certificate))
-
-
-def pem_of(certificate):
-    import base64
-
-    text = base64.b64encode(certificate).decode()
-    lines = [text[i : i + 64] for i in range(0, len(text), 64)]
-    return ("-----BEGIN CERTIFICATE-----\n" + "\n".join(lines) + "\n-----END CERTIFICATE-----\n").encode()
+                file.write(b"".join(keys.to_pem(one.certificate) for one in some))
 
 
 # --- changes to DER ----------------------------------------------------------------
