@@ -7,7 +7,7 @@
 
 #include <stdarg.h>
 
-#define BK_MUST_USE __attribute__((warn_unused_result))
+#define BK_MUST_USE                __attribute__((warn_unused_result))
 #define BK_PRINTF(fmt_at, args_at) __attribute__((format(printf, fmt_at, args_at)))
 
 /* What went wrong, by what the caller can do about it. cmd/common/exit.c maps these to exit statuses (docs/CLI.md). */
@@ -39,9 +39,9 @@ enum bk_code {
 
 struct bk_err {
     enum bk_code code;
-    int os_errno;            /* errno of the failed call, or 0 */
-    unsigned long token_rv;  /* CK_RV of the failed token call, or 0 */
-    const char *layer;       /* which part of the archive or system refused; a static word, or NULL */
+    int os_errno;           /* errno of the failed call, or 0 */
+    unsigned long token_rv; /* CK_RV of the failed token call, or 0 */
+    const char *layer;      /* which part of the archive or system refused; a static word, or NULL */
     char message[1024];
     char hint[1024];
 };

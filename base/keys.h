@@ -11,13 +11,13 @@
 #include "base/err.h"
 #include "base/secret.h"
 
-#define BK_CEK_LEN 32
-#define BK_KEY_ID_MIN 4
-#define BK_KEY_ID_MAX 32
-#define BK_SKI_LEN 20             /* RFC 7093 section 2 method 1: leftmost 160 bits of SHA-256 */
-#define BK_WRAPPED_MAX 512        /* RSA-4096; 40 bytes for the schemes that end in AES key wrap */
-#define BK_AESKW_LEN 40           /* RFC 3394 of a 32-byte key */
-#define BK_EC_POINT_MAX 97        /* uncompressed P-384 */
+#define BK_CEK_LEN       32
+#define BK_KEY_ID_MIN    4
+#define BK_KEY_ID_MAX    32
+#define BK_SKI_LEN       20  /* RFC 7093 section 2 method 1: leftmost 160 bits of SHA-256 */
+#define BK_WRAPPED_MAX   512 /* RSA-4096; 40 bytes for the schemes that end in AES key wrap */
+#define BK_AESKW_LEN     40  /* RFC 3394 of a 32-byte key */
+#define BK_EC_POINT_MAX  97  /* uncompressed P-384 */
 #define BK_SIGNATURE_MAX 512
 
 /* A key's name in an archive: RFC 7093 method 1 over the public key (20 bytes), or a secret key's CKA_ID. */
@@ -50,7 +50,7 @@ enum bk_scheme bk_scheme_from_name(const char *name);
 
 enum bk_key_type {
     BK_KEY_UNKNOWN = 0,
-    BK_KEY_RSA,   /* 2048 to 4096 bits; bk makes 3072 and 4096 */
+    BK_KEY_RSA, /* 2048 to 4096 bits; bk makes 3072 and 4096 */
     BK_KEY_P256,
     BK_KEY_P384,
     BK_KEY_AES256,
@@ -71,9 +71,9 @@ struct bk_public {
     size_t bits;           /* modulus bits of an RSA key, else 256 or 384 */
     enum bk_scheme scheme; /* how to wrap to it; NONE for a key that only signs */
     struct bk_key_id id;
-    uint8_t *spki;         /* SubjectPublicKeyInfo, DER; NULL for a secret key */
+    uint8_t *spki; /* SubjectPublicKeyInfo, DER; NULL for a secret key */
     size_t spki_len;
-    char *uri;             /* RFC 7512 URI of token, serial, object, for the hints of a record; NULL if on no token */
+    char *uri; /* RFC 7512 URI of token, serial, object, for the hints of a record; NULL if on no token */
 };
 
 void bk_public_free(struct bk_public *p);

@@ -12,8 +12,8 @@
  * ECDH with the X9.63 KDF and AES key wrap (RFC 5753 7.2, RFC 3394). An ephemeral point whose second byte equals its
  * length minus 2 is drawn again: some tokens would take the raw point for a DER OCTET STRING.
  */
-BK_MUST_USE enum bk_code bk_public_wrap(const struct bk_public *to, const struct bk_secret *cek,
-                                        struct bk_wrapped *out, struct bk_err *err);
+BK_MUST_USE enum bk_code bk_public_wrap(const struct bk_public *to, const struct bk_secret *cek, struct bk_wrapped *out,
+                                        struct bk_err *err);
 
 /* The last steps of opening an ECDH recipient, given the raw shared secret (x coordinate, 32 or 48 bytes). */
 BK_MUST_USE enum bk_code bk_ecdh_finish(enum bk_scheme scheme, const struct bk_secret *shared,

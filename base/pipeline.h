@@ -27,8 +27,8 @@ struct bk_job {
 
 struct bk_pipeline {
     void *ctx;
-    size_t workers;  /* at least 1 */
-    size_t in_size;  /* room of a job's input and output; out_size 0: no output buffer */
+    size_t workers; /* at least 1 */
+    size_t in_size; /* room of a job's input and output; out_size 0: no output buffer */
     size_t out_size;
     uint64_t jobs; /* how many there will be, if that is known: no more threads and buffers are made; else 0 */
     /* Fills job->in, in_len and last. Called by one thread. */

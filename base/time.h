@@ -7,8 +7,8 @@
 
 #include "base/err.h"
 
-#define BK_TIME_LEN 15 /* YYYYMMDDHHMMSSZ */
-#define BK_UUID_LEN 16
+#define BK_TIME_LEN  15 /* YYYYMMDDHHMMSSZ */
+#define BK_UUID_LEN  16
 #define BK_UUID_TEXT 37
 
 /* Now, in whole seconds. */

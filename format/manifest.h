@@ -51,8 +51,7 @@ struct bk_manifest {
  * one that the program fills in itself. retainUntil is not before createdAt. */
 BK_MUST_USE enum bk_code bk_manifest_encode(const struct bk_manifest *m, struct bk_buf *der, struct bk_err *err);
 
-BK_MUST_USE enum bk_code bk_manifest_parse(const uint8_t *der, size_t len, struct bk_manifest *out,
-                                           struct bk_err *err);
+BK_MUST_USE enum bk_code bk_manifest_parse(const uint8_t *der, size_t len, struct bk_manifest *out, struct bk_err *err);
 
 /* 1 if text is valid UTF-8 without control characters (Cc), 1 to BK_TEXT_MAX bytes. */
 int bk_text_valid(const char *text, size_t len);

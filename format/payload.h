@@ -13,13 +13,13 @@
 #include "format/preamble.h"
 #include "format/tree.h"
 
-#define BK_FRAME_WORD 4
-#define BK_FRAME_TAG 16
+#define BK_FRAME_WORD     4
+#define BK_FRAME_TAG      16
 #define BK_FRAME_OVERHEAD (BK_FRAME_WORD + BK_FRAME_TAG)
-#define BK_FILE_KEY_LEN 32
-#define BK_SEGMENTS_MAX (1ull << 32)
-#define BK_WORD_LAST 0x80000000u
-#define BK_EPOCH_SHIFT 40 /* a new payload key each TiB */
+#define BK_FILE_KEY_LEN   32
+#define BK_SEGMENTS_MAX   (1ull << 32)
+#define BK_WORD_LAST      0x80000000u
+#define BK_EPOCH_SHIFT    40 /* a new payload key each TiB */
 
 struct bk_payload {
     uint32_t segment_size;

@@ -35,11 +35,11 @@ BK_MUST_USE enum bk_code bk_pem_write(const struct bk_public *pub, const struct 
 
 struct bk_cert_info {
     struct bk_public pub;
-    char subject[256];     /* RFC 2253 form, for people */
+    char subject[256]; /* RFC 2253 form, for people */
     time_t not_before;
     time_t not_after;
-    uint8_t ski[64];       /* the subjectKeyIdentifier extension */
-    size_t ski_len;        /* 0 when it has none */
+    uint8_t ski[64]; /* the subjectKeyIdentifier extension */
+    size_t ski_len;  /* 0 when it has none */
 };
 
 void bk_cert_info_free(struct bk_cert_info *c);

@@ -36,14 +36,14 @@ struct bk_record {
     uint8_t manifest_digest[32]; /* SHA-256 of the BkManifest's DER */
     struct bk_past *history;     /* generation - 1 entries, oldest first */
     size_t history_count;
-    uint8_t envelope_hash[32];   /* SHA-256 of the whole envelope */
+    uint8_t envelope_hash[32]; /* SHA-256 of the whole envelope */
     time_t created_at;
     enum bk_blindness blindness;
     struct bk_key_id proven[BK_RECIPIENTS_MAX];
     size_t proven_count;
     char reason[BK_TEXT_MAX + 1]; /* "" for absent */
     uint8_t order_id[32];
-    size_t order_id_len;          /* 0 for absent */
+    size_t order_id_len; /* 0 for absent */
     struct bk_hint *hints;
     size_t hint_count;
 };

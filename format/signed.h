@@ -18,16 +18,16 @@
 enum bk_content { BK_CONTENT_MANIFEST = 1, BK_CONTENT_KEY_RECORD = 2 };
 
 struct bk_signer {
-    struct bk_public pub;  /* of the certificate; pub.id is RFC 7093 method 1, whatever the certificate's SKI says */
-    struct bk_buf cert;    /* X.509, DER */
+    struct bk_public pub; /* of the certificate; pub.id is RFC 7093 method 1, whatever the certificate's SKI says */
+    struct bk_buf cert;   /* X.509, DER */
     time_t signing_time;
-    int cert_valid_then;   /* the certificate's validity covers signing_time: reported, not enforced */
+    int cert_valid_then; /* the certificate's validity covers signing_time: reported, not enforced */
 };
 
 struct bk_signed {
     struct bk_buf content; /* the inner DER */
     struct bk_signer signers[BK_SIGNERS_MAX];
-    size_t signer_count;   /* 1 to 4, no key twice */
+    size_t signer_count; /* 1 to 4, no key twice */
 };
 
 void bk_signed_free(struct bk_signed *s);

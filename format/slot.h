@@ -14,7 +14,7 @@ struct bk_slot {
     uint64_t generation;     /* from 1 */
     const uint8_t *envelope; /* DER, into the buffer that was parsed, or the caller's */
     size_t envelope_len;
-    const uint8_t *record;   /* DER: bare KeyRecord in generation 1, SignedData later */
+    const uint8_t *record; /* DER: bare KeyRecord in generation 1, SignedData later */
     size_t record_len;
 };
 
@@ -31,8 +31,7 @@ BK_MUST_USE enum bk_code bk_slot_write_sidecar(const struct bk_slot *s, struct b
 BK_MUST_USE enum bk_code bk_slot_parse(const uint8_t *buf, size_t len, struct bk_slot *out, struct bk_err *err);
 
 /* The same for a sidecar: nothing follows the record. */
-BK_MUST_USE enum bk_code bk_slot_parse_sidecar(const uint8_t *buf, size_t len, struct bk_slot *out,
-                                               struct bk_err *err);
+BK_MUST_USE enum bk_code bk_slot_parse_sidecar(const uint8_t *buf, size_t len, struct bk_slot *out, struct bk_err *err);
 
 /* Slot size for a first envelope and record: at least twice their length and never under the default, a multiple of
  * 4096. 0 when over 1 MiB. */
@@ -43,10 +42,10 @@ enum bk_slot_state { BK_SLOT_VALID, BK_SLOT_DAMAGED };
 /* The two slots of a head and the one to take. */
 struct bk_slots {
     enum bk_slot_state state[2];
-    struct bk_slot slot[2];       /* where state is valid */
-    struct bk_err damage[2];      /* where it is not */
-    int taken;                    /* 0 for A, 1 for B: the valid slot of the highest generation; A when both agree */
-    int differ;                   /* both valid and of different generations: a rekey was interrupted */
+    struct bk_slot slot[2];  /* where state is valid */
+    struct bk_err damage[2]; /* where it is not */
+    int taken;               /* 0 for A, 1 for B: the valid slot of the highest generation; A when both agree */
+    int differ;              /* both valid and of different generations: a rekey was interrupted */
 };
 
 /*

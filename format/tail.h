@@ -8,7 +8,7 @@
 #include "base/err.h"
 #include "format/preamble.h"
 
-#define BK_TAIL_LEN 64
+#define BK_TAIL_LEN     64
 #define BK_MANIFEST_MAX (1024 * 1024)
 
 struct bk_tail {
@@ -28,8 +28,8 @@ struct bk_layout {
     uint64_t frames_length;
     uint64_t index_offset;
     uint64_t groups;
-    uint64_t segments;         /* counted from the lengths */
-    uint64_t manifest_offset;  /* of the DER, after its u32 */
+    uint64_t segments;        /* counted from the lengths */
+    uint64_t manifest_offset; /* of the DER, after its u32 */
     uint32_t manifest_length;
     uint64_t plaintext_length;
 };

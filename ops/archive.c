@@ -261,7 +261,8 @@ copy_manifest(struct ops_archive *a, const uint8_t *block, size_t block_len, uin
             return rc;
     }
     if (bk_get_u32(prefix) != len)
-        return bk_fail(err, BK_E_FORMAT, "manifest: its length (%u) and the tail's (%u) differ", bk_get_u32(prefix), len);
+        return bk_fail(err, BK_E_FORMAT, "manifest: its length (%u) and the tail's (%u) differ", bk_get_u32(prefix),
+                       len);
     return BK_OK;
 }
 
@@ -385,8 +386,8 @@ ops_archive_check_manifest(struct ops_archive *a, const struct ops_trust *trust,
 enum bk_code
 ops_archive_check_layout(const struct ops_archive *a, struct bk_err *err)
 {
-    int same = a->layout.segments == a->manifest.segment_count &&
-               a->layout.plaintext_length == a->manifest.plaintext_length;
+    int same =
+        a->layout.segments == a->manifest.segment_count && a->layout.plaintext_length == a->manifest.plaintext_length;
 
     return at_layer(require(same, err, "manifest: the payload is not as long as was signed"), err, "manifest");
 }
@@ -490,12 +491,15 @@ warn_of_stale_slots(const struct ops_archive *a)
     if (is_detached(a) || a->sidecar_state != OPS_SIDECAR_VALID)
         return;
     if (a->taken == OPS_TAKEN_SIDECAR && a->slots.slot[a->slots.taken].generation > 0)
-        bk_warn(a->log, "%s: the envelope inside is of generation %llu, older than the sidecar's: the keys that it was "
-                        "for still open the archive", name,
-                (unsigned long long)a->slots.slot[a->slots.taken].generation);
+        bk_warn(a->log,
+                "%s: the envelope inside is of generation %llu, older than the sidecar's: the keys that it was "
+                "for still open the archive",
+                name, (unsigned long long)a->slots.slot[a->slots.taken].generation);
     if (a->taken != OPS_TAKEN_SIDECAR && a->sidecar_slot.generation < a->slot.generation)
-        bk_warn(a->log, "%s: its sidecar is of generation %llu, older than the envelope inside: the keys that it was for "
-                        "still open the archive", name, (unsigned long long)a->sidecar_slot.generation);
+        bk_warn(a->log,
+                "%s: its sidecar is of generation %llu, older than the envelope inside: the keys that it was for "
+                "still open the archive",
+                name, (unsigned long long)a->sidecar_slot.generation);
 }
 
 static void

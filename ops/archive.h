@@ -43,7 +43,7 @@ struct ops_archive {
     struct bk_slot sidecar_slot;
     struct bk_err sidecar_damage;
     enum ops_taken taken;
-    struct bk_slot slot;   /* the one that was taken: the valid one of the highest generation */
+    struct bk_slot slot; /* the one that was taken: the valid one of the highest generation */
 
     struct bk_tail tail;
     struct bk_layout layout;
@@ -99,8 +99,7 @@ void ops_archive_warn(const struct ops_archive *a);
 
 /* All of the above but the index, in order, for a file; a stream is BK_E_USAGE. */
 BK_MUST_USE enum bk_code ops_archive_open(struct ops_archive *a, struct store_source *src,
-                                          const struct ops_trust *trust, const struct bk_log *log,
-                                          struct bk_err *err);
+                                          const struct ops_trust *trust, const struct bk_log *log, struct bk_err *err);
 
 /* The key package against everything that is signed: its signers are exactly the manifest's, and the preamble's
  * commitment is that of the file key. */

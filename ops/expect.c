@@ -107,7 +107,8 @@ check_identity(const struct ops_expect *e, const struct ops_archive *a, struct b
     char wanted[65], found[65];
 
     if (e->has_archive_id && memcmp(e->archive_id, a->manifest.archive_id, BK_UUID_LEN) != 0)
-        return differs(err, "archive", bk_uuid_text(e->archive_id, wanted), bk_uuid_text(a->manifest.archive_id, found));
+        return differs(err, "archive", bk_uuid_text(e->archive_id, wanted),
+                       bk_uuid_text(a->manifest.archive_id, found));
     if (e->has_manifest && memcmp(e->manifest_digest, a->manifest_digest, 32) != 0)
         return differs(err, "manifest", bk_hex(e->manifest_digest, 32, wanted), bk_hex(a->manifest_digest, 32, found));
     return BK_OK;
@@ -175,6 +176,5 @@ ops_expect_check(const struct ops_expect *e, const struct ops_archive *a, struct
 int
 ops_expect_fresh(const struct ops_expect *e)
 {
-    return e->has_archive_id || e->has_manifest || e->has_created_after || e->sequence != NULL ||
-           e->min_generation > 0;
+    return e->has_archive_id || e->has_manifest || e->has_created_after || e->sequence != NULL || e->min_generation > 0;
 }

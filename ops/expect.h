@@ -19,12 +19,13 @@ struct ops_expect {
     uint8_t signer[32]; /* SHA-256 of the SubjectPublicKeyInfo */
     int has_created_after;
     time_t created_after;
-    const char *label;    /* borrowed; NULL: any */
+    const char *label; /* borrowed; NULL: any */
     const char *sequence;
     uint64_t min_generation; /* 0: any */
 };
 
-/* Takes one NAME=VALUE: archive, manifest, label, signer, sequence, created-after. BK_E_USAGE otherwise. text is kept. */
+/* Takes one NAME=VALUE: archive, manifest, label, signer, sequence, created-after. BK_E_USAGE otherwise. text is kept.
+ */
 BK_MUST_USE enum bk_code ops_expect_add(struct ops_expect *e, const char *text, struct bk_err *err);
 
 /* BK_E_UNEXPECTED says what was expected and what is there. */

@@ -13,7 +13,7 @@ struct ops_keyring {
     size_t uri_count;
     struct bk_key *const *keys; /* opened already */
     size_t key_count;
-    const char *option;         /* the program's option that names a key, for hints; NULL: -k */
+    const char *option; /* the program's option that names a key, for hints; NULL: -k */
 };
 
 /*

@@ -13,7 +13,7 @@ struct ops_payload {
     struct store_sink *sink;       /* NULL: nothing is written */
     size_t workers;                /* at least 1 */
     const struct bk_log *log;
-    uint64_t offset;               /* of a file: the plaintext range that is written; groups outside are not read */
+    uint64_t offset; /* of a file: the plaintext range that is written; groups outside are not read */
     uint64_t length;
 };
 
@@ -29,7 +29,7 @@ BK_MUST_USE enum bk_code ops_payload_run_file(const struct ops_payload *p, const
  * bytes that followed the last frame, to the end of the stream, are left in *rest. *plaintext_length counts.
  */
 BK_MUST_USE enum bk_code ops_payload_run_stream(const struct ops_payload *p, struct ops_archive *a,
-                                                struct bk_buf *index, struct bk_buf *rest,
-                                                uint64_t *plaintext_length, struct bk_err *err);
+                                                struct bk_buf *index, struct bk_buf *rest, uint64_t *plaintext_length,
+                                                struct bk_err *err);
 
 #endif

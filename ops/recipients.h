@@ -10,8 +10,8 @@
 
 struct ops_recipient {
     struct bk_public pub;
-    struct bk_key *key;  /* a secret KEK, which wraps on its token; NULL for a public half */
-    char *uri;           /* as the caller named it, if it is on a token that was reached; else NULL */
+    struct bk_key *key; /* a secret KEK, which wraps on its token; NULL for a public half */
+    char *uri;          /* as the caller named it, if it is on a token that was reached; else NULL */
 };
 
 /* Zero-initialise. */

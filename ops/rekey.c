@@ -13,27 +13,27 @@
 
 struct rekeying {
     const struct ops_rekey *req;
-    struct store_edit *edit;   /* NULL in a dry run */
-    struct store_source *src;  /* the edit's, or our own in a dry run */
+    struct store_edit *edit;  /* NULL in a dry run */
+    struct store_source *src; /* the edit's, or our own in a dry run */
     struct ops_archive archive;
 
     struct bk_key *from;
     int from_owned;
     struct bk_key_id from_id;
-    int from_found;            /* the key that opens is a recipient of this archive */
+    int from_found; /* the key that opens is a recipient of this archive */
 
-    struct bk_secret cek;      /* stays empty in a blind rekey */
+    struct bk_secret cek; /* stays empty in a blind rekey */
     struct bk_envelope next;
     struct bk_key_id proven[BK_RECIPIENTS_MAX];
     size_t proven_count;
     enum bk_blindness blindness;
     int changed;
     int old_stays;
-    int beside;                /* only the sidecar is written */
-    uint64_t peeked;           /* bytes read before the lock was held */
+    int beside;      /* only the sidecar is written */
+    uint64_t peeked; /* bytes read before the lock was held */
     uint64_t sidecar_written;
-    uint8_t *slot;             /* what both slots will hold; NULL when only the sidecar is written */
-    struct bk_buf sidecar;     /* what the sidecar will hold; empty when there is none */
+    uint8_t *slot;         /* what both slots will hold; NULL when only the sidecar is written */
+    struct bk_buf sidecar; /* what the sidecar will hold; empty when there is none */
 };
 
 /* A detached archive is never written itself, so it need not be writable. What is no archive is found out later. */
@@ -109,8 +109,9 @@ warn_if_unfinished(const struct rekeying *r, const struct bk_key_id *to)
         if (bk_key_id_equal(&record->proven[i], to))
             return;
     if (record->proven_count > 0 && !r->req->unproven)
-        bk_warn(r->req->log, "%s: nothing is done: --from opens nothing here; %s is a recipient already, but was not "
-                             "seen to open the archive when others were: the old key may still be one too",
+        bk_warn(r->req->log,
+                "%s: nothing is done: --from opens nothing here; %s is a recipient already, but was not "
+                "seen to open the archive when others were: the old key may still be one too",
                 store_source_name(r->src), bk_key_id_text(to, id));
 }
 
@@ -178,8 +179,7 @@ wrap_for(struct rekeying *r, const struct ops_recipient *recipient, struct bk_wr
          struct bk_err *err)
 {
     int at = bk_envelope_find(&r->next, &recipient->pub.id);
-    const struct ops_prover prover = {
-        .p11 = r->req->p11, .keys = r->req->provers, .key_count = r->req->prover_count};
+    const struct ops_prover prover = {.p11 = r->req->p11, .keys = r->req->provers, .key_count = r->req->prover_count};
     enum bk_code rc = open_cek(r, err);
 
     if (rc != BK_OK)
@@ -240,8 +240,9 @@ replace_blind(struct rekeying *r, const struct ops_recipient *to, int *done, str
 static enum bk_code
 refuse_sighted(struct bk_err *err)
 {
-    enum bk_code rc = bk_fail(err, BK_E_POLICY, "this cannot be done without the data key passing through this host, "
-                                                "and --blind required forbids that");
+    enum bk_code rc = bk_fail(err, BK_E_POLICY,
+                              "this cannot be done without the data key passing through this host, "
+                              "and --blind required forbids that");
 
     bk_err_hint(err, "only --to can be blind, between two AES keys on one token, both allowed to wrap and unwrap");
     return rc;
@@ -269,8 +270,9 @@ replace(struct rekeying *r, const struct ops_recipient *to, struct bk_err *err)
         return rc;
     r->old_stays = 1;
     add_proven(r, &r->from_id);
-    bk_warn(r->req->log, "%s: the new recipient %s was not seen to open the archive, so the old one stays; run this "
-                         "again where the new key's token is, with its URI as --to",
+    bk_warn(r->req->log,
+            "%s: the new recipient %s was not seen to open the archive, so the old one stays; run this "
+            "again where the new key's token is, with its URI as --to",
             store_source_name(r->src), bk_key_id_text(&to->pub.id, id));
     return BK_OK;
 }

@@ -10,13 +10,13 @@
 enum ops_blind { OPS_BLIND_PREFERRED, OPS_BLIND_REQUIRED, OPS_BLIND_OFF };
 
 struct ops_rekey {
-    const struct ops_keyring *from;    /* what opens the archive now */
-    struct ops_recipients *to;         /* takes the place of the key that opened; 0 or 1 */
-    struct ops_recipients *add;        /* comes beside; any number */
-    const struct bk_key_id *remove;    /* leave by name */
+    const struct ops_keyring *from; /* what opens the archive now */
+    struct ops_recipients *to;      /* takes the place of the key that opened; 0 or 1 */
+    struct ops_recipients *add;     /* comes beside; any number */
+    const struct bk_key_id *remove; /* leave by name */
     size_t remove_count;
-    struct p11 *p11;                   /* where the proofs are made; NULL: prover only */
-    struct bk_key *const *provers;     /* opened keys that may prove new recipients (tests, ceremonies) */
+    struct p11 *p11;               /* where the proofs are made; NULL: prover only */
+    struct bk_key *const *provers; /* opened keys that may prove new recipients (tests, ceremonies) */
     size_t prover_count;
 
     const struct bk_signing_key *signers; /* rotators, 1 to 4 */
@@ -26,7 +26,7 @@ struct ops_rekey {
     int unproven;       /* the old recipient may go although the new one was not seen to open */
     const char *reason; /* or NULL */
     int dry_run;
-    int sidecar;        /* the new envelope goes to the sidecar; the archive itself is not written */
+    int sidecar; /* the new envelope goes to the sidecar; the archive itself is not written */
 
     const struct bk_log *log;
     const struct bk_cancel *cancel;
@@ -34,10 +34,10 @@ struct ops_rekey {
 
 struct ops_rekey_result {
     uint8_t archive_id[BK_UUID_LEN];
-    uint64_t generation;   /* afterwards */
-    int changed;           /* a new envelope was written */
-    int mended;            /* slots that differed or were damaged agree again */
-    int old_stays;         /* the old recipient is still there, waiting for a proof */
+    uint64_t generation; /* afterwards */
+    int changed;         /* a new envelope was written */
+    int mended;          /* slots that differed or were damaged agree again */
+    int old_stays;       /* the old recipient is still there, waiting for a proof */
     enum bk_blindness blindness;
     uint64_t bytes_read;
     uint64_t bytes_written;

@@ -91,8 +91,8 @@ refuse_existing_archive(const char *archive, struct bk_err *err)
 
     if (rc != BK_OK || !there)
         return rc;
-    rc = bk_fail(err, BK_E_USAGE, "%s: exists already, and an archive and its sidecar cannot be replaced at one instant",
-                 archive);
+    rc = bk_fail(err, BK_E_USAGE,
+                 "%s: exists already, and an archive and its sidecar cannot be replaced at one instant", archive);
     bk_err_hint(err, "give the new one another name, and remove the old one afterwards");
     return rc;
 }
@@ -118,7 +118,8 @@ ops_sidecar_prepare(const char *archive, int detached, int force, const struct b
     enum bk_code rc;
 
     if (strcmp(archive, "-") == 0)
-        return detached ? bk_fail(err, BK_E_USAGE, "a detached envelope needs a name beside it, and - has none") : BK_OK;
+        return detached ? bk_fail(err, BK_E_USAGE, "a detached envelope needs a name beside it, and - has none")
+                        : BK_OK;
     if ((rc = ops_sidecar_path(archive, &path, err)) != BK_OK)
         return rc;
     if (!detached) {

@@ -7,13 +7,13 @@
 #include "store/sink.h"
 
 #define OPS_SIDECAR_SUFFIX ".keys"
-#define OPS_SIDECAR_MAX (1024 * 1024)
+#define OPS_SIDECAR_MAX    (1024 * 1024)
 
 /* "ARCHIVE.keys"; the caller frees. */
 BK_MUST_USE enum bk_code ops_sidecar_path(const char *archive, char **out, struct bk_err *err);
 
-/* The bytes of the sidecar beside an archive; *present 0 and *out empty when there is none. BK_E_FORMAT for what is there
- * and is no ordinary file, or larger than OPS_SIDECAR_MAX. */
+/* The bytes of the sidecar beside an archive; *present 0 and *out empty when there is none. BK_E_FORMAT for what is
+ * there and is no ordinary file, or larger than OPS_SIDECAR_MAX. */
 BK_MUST_USE enum bk_code ops_sidecar_read(const char *archive, struct bk_buf *out, int *present, struct bk_err *err);
 
 /* Puts a new sidecar in the place of whatever is there, whole or not at all, synced. */

@@ -137,10 +137,10 @@ ops_trust_check(const struct ops_trust *t, unsigned wanted, const struct bk_sign
         if (ops_trust_allows(t, wanted, pub))
             continue;
         ops_fingerprint_text(pub, text);
-        enum bk_code rc = ops_trust_allows(t, ~0u, pub)
-                              ? bk_fail(err, BK_E_UNTRUSTED, "%s: signed by %s, which is trusted, but not in this role",
-                                        what, text)
-                              : bk_fail(err, BK_E_UNTRUSTED, "%s: signed by %s, which is not trusted", what, text);
+        enum bk_code rc =
+            ops_trust_allows(t, ~0u, pub)
+                ? bk_fail(err, BK_E_UNTRUSTED, "%s: signed by %s, which is trusted, but not in this role", what, text)
+                : bk_fail(err, BK_E_UNTRUSTED, "%s: signed by %s, which is not trusted", what, text);
         bk_err_hint(err, "compare this fingerprint with your runbook; only if it is the same: -t %s%s", prefix, text);
         return rc;
     }

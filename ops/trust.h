@@ -10,9 +10,9 @@
 #include "format/signed.h"
 
 enum ops_role {
-    OPS_ROLE_BACKUP = 1,    /* signs manifests */
-    OPS_ROLE_ROTATE = 2,    /* signs key records from generation 2 on */
-    OPS_ROLE_OFFICER = 4,   /* may also sign records */
+    OPS_ROLE_BACKUP = 1,  /* signs manifests */
+    OPS_ROLE_ROTATE = 2,  /* signs key records from generation 2 on */
+    OPS_ROLE_OFFICER = 4, /* may also sign records */
     OPS_ROLE_CUSTODIAN = 8,
     OPS_ROLE_VERIFY = 16,
 };

@@ -23,7 +23,8 @@ compare_kept_manifest(const struct ops_verify *v, const struct ops_archive *a, s
     }
     bk_sha256(kept.content.data, kept.content.len, digest);
     if (memcmp(digest, a->manifest_digest, 32) != 0)
-        rc = bk_fail(err, BK_E_UNEXPECTED, "the archive's manifest is not the one that was kept in %s", v->manifest_path);
+        rc = bk_fail(err, BK_E_UNEXPECTED, "the archive's manifest is not the one that was kept in %s",
+                     v->manifest_path);
 done:
     if (rc != BK_OK)
         err->layer = "manifest"; /* as docs/CLI.md names it, over format's own word */
@@ -36,8 +37,7 @@ static enum bk_code
 check_payload(const struct ops_verify *v, const struct ops_archive *a, const struct bk_payload *keys,
               struct bk_err *err)
 {
-    struct ops_payload p = {
-        .keys = keys, .workers = v->workers, .log = v->log, .length = a->layout.plaintext_length};
+    struct ops_payload p = {.keys = keys, .workers = v->workers, .log = v->log, .length = a->layout.plaintext_length};
 
     return ops_payload_run_file(&p, a, err);
 }

@@ -40,7 +40,7 @@ struct wrapping {
     uint64_t input_length; /* 0: unknown */
     uint8_t ahead;         /* the byte after the group that was read, so that the last group is known to be it */
     int have_ahead;
-    int empty;             /* the input was, and that was not allowed */
+    int empty; /* the input was, and that was not allowed */
     uint8_t manifest_digest[32];
 };
 
@@ -398,9 +398,9 @@ check_staged(struct wrapping *w, struct bk_err *err)
 }
 
 /*
- * An envelope without its archive is of no use, and would be in the way of the next try. But publishing can fail with the
- * archive in place already (its folder could not be synced), and then the envelope stays as well; and what somebody else
- * put there meanwhile is not ours to remove.
+ * An envelope without its archive is of no use, and would be in the way of the next try. But publishing can fail with
+ * the archive in place already (its folder could not be synced), and then the envelope stays as well; and what somebody
+ * else put there meanwhile is not ours to remove.
  */
 static void
 withdraw_sidecar(const struct wrapping *w)
@@ -495,7 +495,8 @@ warn_before(const struct ops_wrap *req)
     int harvestable = 0;
 
     if (req->recipients->count == 1)
-        bk_warn(req->log, "only one recipient: if its token is lost, so are the backups; add a second -r, kept elsewhere");
+        bk_warn(req->log,
+                "only one recipient: if its token is lost, so are the backups; add a second -r, kept elsewhere");
     for (size_t i = 0; i < req->recipients->count; i++)
         harvestable |= req->recipients->items[i].pub.type != BK_KEY_AES256;
     if (harvestable && req->has_retain_until && req->retain_until >= HARVEST_YEAR_START)

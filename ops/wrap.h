@@ -1,4 +1,5 @@
-/* Making an archive: a new data key, the payload sealed, the manifest signed, and the file published when it is whole. */
+/* Making an archive: a new data key, the payload sealed, the manifest signed, and the file published when it is whole.
+ */
 #ifndef BK_OPS_WRAP_H
 #define BK_OPS_WRAP_H
 
@@ -25,8 +26,8 @@ struct ops_wrap {
     int allow_empty;
     size_t workers;
 
-    struct ops_recipients *recipients;     /* 1 to 32 */
-    const struct bk_signing_key *signers;  /* 1 to 4 */
+    struct ops_recipients *recipients;    /* 1 to 32 */
+    const struct bk_signing_key *signers; /* 1 to 4 */
     size_t signer_count;
 
     /* public, signed; "" or has_ 0 for absent */

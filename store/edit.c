@@ -50,7 +50,9 @@ open_for_change(struct store_edit *e, struct bk_err *err)
     if (stat(e->path, &st) != 0)
         return bk_fail_errno(err, errno, "%s: cannot open for changing", e->path);
     if (S_ISREG(st.st_mode)) {
-        if ((rc = store_fd_open(e->path, e->mode == STORE_EDIT_IN_PLACE ? O_RDWR : O_RDONLY, &e->stop, &e->fd, err)) == BK_OK && fstat(e->fd, &st) != 0)
+        if ((rc = store_fd_open(e->path, e->mode == STORE_EDIT_IN_PLACE ? O_RDWR : O_RDONLY, &e->stop, &e->fd, err)) ==
+                BK_OK &&
+            fstat(e->fd, &st) != 0)
             rc = bk_fail_errno(err, errno, "%s: cannot open for changing", e->path);
         if (rc != BK_OK && err != NULL && is_refusal(err->os_errno))
             bk_err_hint(err, "changing an archive in place needs leave to write it; bk-rekey --sidecar does not");

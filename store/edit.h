@@ -13,8 +13,8 @@ enum store_edit_mode {
 
 /*
  * Opens and locks (flock(2): the one lock that a file opened for reading can hold exclusively too, so that both modes
- * exclude each other); waits at most wait_seconds for another holder, then BK_E_IO says that another program is changing
- * it. Follows no change of name: what was locked is checked to be what the name still means.
+ * exclude each other); waits at most wait_seconds for another holder, then BK_E_IO says that another program is
+ * changing it. Follows no change of name: what was locked is checked to be what the name still means.
  */
 BK_MUST_USE enum bk_code store_edit_open(const char *path, enum store_edit_mode mode, unsigned wait_seconds,
                                          const struct bk_cancel *cancel, struct store_edit **out, struct bk_err *err);
@@ -22,8 +22,9 @@ BK_MUST_USE enum bk_code store_edit_open(const char *path, enum store_edit_mode 
 /* The locked file as a source. It lives as long as the edit. */
 struct store_source *store_edit_source(struct store_edit *e);
 
-/* In place only. Writes a range (which lies within the file: an edit never changes its length, else BK_E_INTERNAL) and syncs it to the
- * disk. Deaf to a stop: half a change is worse than the short wait, and the caller asks between its writes. */
+/* In place only. Writes a range (which lies within the file: an edit never changes its length, else BK_E_INTERNAL) and
+ * syncs it to the disk. Deaf to a stop: half a change is worse than the short wait, and the caller asks between its
+ * writes. */
 BK_MUST_USE enum bk_code store_edit_write_at(struct store_edit *e, uint64_t offset, const uint8_t *buf, size_t len,
                                              struct bk_err *err);
 

@@ -16,8 +16,8 @@ struct store_source;
 /* Opens a file for reading, or standard input for "-" (which is not closed with the source; if it is a file that was
  * read in part already, it is a stream). A name that is not there is BK_E_IO with os_errno ENOENT. *cancel, which may
  * be NULL, outlives the source, here and below. */
-BK_MUST_USE enum bk_code store_source_open(const char *path, const struct bk_cancel *cancel,
-                                           struct store_source **out, struct bk_err *err);
+BK_MUST_USE enum bk_code store_source_open(const char *path, const struct bk_cancel *cancel, struct store_source **out,
+                                           struct bk_err *err);
 
 /* Takes over a file descriptor, and closes it also on failure; name is for messages. */
 BK_MUST_USE enum bk_code store_source_from_fd(int fd, const char *name, const struct bk_cancel *cancel,

@@ -69,8 +69,8 @@ certify(const struct key_args *a, struct bk_key *key, struct bk_buf *cert, struc
     time_t now = bk_time_now();
     char room[65];
     const char *name = certificate_name(a, key, room, sizeof room);
-    enum bk_code rc = bk_cert_self_sign(key, name, now - CLOCK_SLACK_SECONDS, now + (time_t)a->days * DAY_SECONDS, cert,
-                                        err);
+    enum bk_code rc =
+        bk_cert_self_sign(key, name, now - CLOCK_SLACK_SECONDS, now + (time_t)a->days * DAY_SECONDS, cert, err);
 
     if (rc == BK_OK)
         rc = p11_certificate_store(key, cert->data, cert->len, err);

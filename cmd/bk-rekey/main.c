@@ -60,8 +60,8 @@ tell(struct rekey *r, const struct rekey_args *a, const char *name, const struct
 
     if (result->changed)
         cmd_say(&r->cmd, "%s: rekeyed, generation %llu, blindness %s%s%s", name, (unsigned long long)result->generation,
-                bk_blindness_name(result->blindness), result->old_stays ? "; the old key stays until the new one is proven"
-                                                                        : "", would);
+                bk_blindness_name(result->blindness),
+                result->old_stays ? "; the old key stays until the new one is proven" : "", would);
     else if (result->mended)
         cmd_say(&r->cmd, "%s: its slots agree again, generation %llu%s", name, (unsigned long long)result->generation,
                 would);

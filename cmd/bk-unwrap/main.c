@@ -118,8 +118,8 @@ static int
 folder_exists(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL || slash == path ? strdup(slash == NULL ? "." : "/")
-                                                  : strndup(path, (size_t)(slash - path));
+    char *folder =
+        slash == NULL || slash == path ? strdup(slash == NULL ? "." : "/") : strndup(path, (size_t)(slash - path));
     struct stat st;
     int exists = folder != NULL && stat(folder, &st) == 0 && S_ISDIR(st.st_mode);
 

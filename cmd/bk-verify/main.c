@@ -57,8 +57,7 @@ tell(struct verify *v, const struct verify_args *a, const char *name, const stru
         show_archive(name, archive, !v->show_only);
     if (!v->show_only && !a->common.quiet)
         (void)printf("%s: ok (%s), %s, generation %llu%s\n", bk_text_plain(plain, sizeof plain, name, strlen(name)),
-                     level_names[a->level],
-                     cmd_size(archive->manifest.plaintext_length, size),
+                     level_names[a->level], cmd_size(archive->manifest.plaintext_length, size),
                      (unsigned long long)archive->record.generation, fresh(v, a) ? "" : ", freshness not checked");
 }
 

@@ -117,10 +117,10 @@ json_signers(const struct bk_signed *s)
     json_t *list = json_array();
 
     for (size_t i = 0; i < s->signer_count; i++)
-        (void)json_array_append_new(
-            list, json_pack("{s:s, s:s, s:b}", "fingerprint", ops_fingerprint_text(&s->signers[i].pub, fingerprint),
-                            "signingTime", bk_time_text(s->signers[i].signing_time, when), "certificateValidThen",
-                            s->signers[i].cert_valid_then));
+        (void)json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "fingerprint",
+                                                    ops_fingerprint_text(&s->signers[i].pub, fingerprint),
+                                                    "signingTime", bk_time_text(s->signers[i].signing_time, when),
+                                                    "certificateValidThen", s->signers[i].cert_valid_then));
     return list;
 }
 
@@ -179,15 +179,13 @@ show_json(const struct ops_archive *a)
     const struct bk_manifest *m = &a->manifest;
     char created[21], retain[21], digest[65];
 
-    return json_pack("{s:s, s:s?, s:s, s:I, s:s?, s:s?, s:s?, s:o, s:o, s:s, s:s, s:s?, s:o, s:o, s:o, s:o}", "kind",
-                     bk_kind_name(m->kind), "label", or_null(m->label), "createdAt",
-                     bk_time_text(m->created_at, created), "plaintextLength", (json_int_t)m->plaintext_length,
-                     "producer", or_null(m->producer), "sequence", or_null(m->sequence), "retainUntil",
-                     m->has_retain_until ? bk_time_text(m->retain_until, retain) : NULL, "parent",
-                     json_parent(m->has_parent, &m->parent), "supersedes",
-                     json_parent(m->has_supersedes, &m->supersedes), "manifestDigest",
-                     bk_hex(a->manifest_digest, 32, digest), "blindness", bk_blindness_name(a->record.blindness),
-                     "reason", or_null(a->record.reason), "signers", json_signers(&a->manifest_signed), "rotators",
-                     json_signers(&a->record_signed), "recipients", json_recipients(a), "history",
-                     json_history(&a->record));
+    return json_pack(
+        "{s:s, s:s?, s:s, s:I, s:s?, s:s?, s:s?, s:o, s:o, s:s, s:s, s:s?, s:o, s:o, s:o, s:o}", "kind",
+        bk_kind_name(m->kind), "label", or_null(m->label), "createdAt", bk_time_text(m->created_at, created),
+        "plaintextLength", (json_int_t)m->plaintext_length, "producer", or_null(m->producer), "sequence",
+        or_null(m->sequence), "retainUntil", m->has_retain_until ? bk_time_text(m->retain_until, retain) : NULL,
+        "parent", json_parent(m->has_parent, &m->parent), "supersedes", json_parent(m->has_supersedes, &m->supersedes),
+        "manifestDigest", bk_hex(a->manifest_digest, 32, digest), "blindness", bk_blindness_name(a->record.blindness),
+        "reason", or_null(a->record.reason), "signers", json_signers(&a->manifest_signed), "rotators",
+        json_signers(&a->record_signed), "recipients", json_recipients(a), "history", json_history(&a->record));
 }

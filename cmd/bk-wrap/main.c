@@ -43,8 +43,10 @@ warn_same_login(struct wrap *w, struct bk_err *err)
 
         rc = p11_same_login_holds(w->signer.key, pub, &holds, err);
         if (rc == BK_OK && holds)
-            cmd_warn(&w->cmd, "the login that signs can also open what it wraps: recipient %s is on the signer's own "
-                              "token; keep them on different tokens", bk_key_id_text(&pub->id, id));
+            cmd_warn(&w->cmd,
+                     "the login that signs can also open what it wraps: recipient %s is on the signer's own "
+                     "token; keep them on different tokens",
+                     bk_key_id_text(&pub->id, id));
     }
     return rc;
 }
@@ -80,7 +82,8 @@ refuse_terminals(const struct wrap_args *a, struct bk_err *err)
     if (strcmp(a->output, "-") == 0 && isatty(STDOUT_FILENO))
         return bk_fail(err, BK_E_USAGE, "an archive is not for the eye: standard output is a terminal");
     if (a->command == NULL && a->input == NULL && isatty(STDIN_FILENO))
-        return bk_fail(err, BK_E_USAGE, "nothing to wrap: no command after --, no file, and standard input is a terminal");
+        return bk_fail(err, BK_E_USAGE,
+                       "nothing to wrap: no command after --, no file, and standard input is a terminal");
     return BK_OK;
 }
 

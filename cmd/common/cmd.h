@@ -1,6 +1,6 @@
 /*
- * What every program shares: start-up, options, messages, PINs, progress, JSON, exit status. Only code under cmd/ prints,
- * prompts or exits.
+ * What every program shares: start-up, options, messages, PINs, progress, JSON, exit status. Only code under cmd/
+ * prints, prompts or exits.
  */
 #ifndef BK_CMD_CMD_H
 #define BK_CMD_CMD_H
@@ -34,10 +34,10 @@ struct cmd_common {
     int quiet;
     enum cmd_progress progress;
     int json;
-    const char *json_path; /* NULL: standard output */
-    const char *profile;   /* NULL: none, and nothing is read */
-    const char *config;    /* NULL: the first one that there is */
-    int in_profile;        /* while a value comes from the profile and not from the command line */
+    const char *json_path;      /* NULL: standard output */
+    const char *profile;        /* NULL: none, and nothing is read */
+    const char *config;         /* NULL: the first one that there is */
+    int in_profile;             /* while a value comes from the profile and not from the command line */
     struct cmd_profile options; /* owned; values of the program's other options point into it */
 };
 void cmd_common_free(struct cmd_common *common);
@@ -50,7 +50,15 @@ struct cmd_option_set {
     enum bk_code (*take)(void *args, int option, const char *value, struct bk_err *err);
 };
 
-enum { CMD_OPT_HELP = 1000, CMD_OPT_VERSION, CMD_OPT_PROGRESS, CMD_OPT_JSON, CMD_OPT_PROFILE, CMD_OPT_CONFIG, CMD_OPT_OWN };
+enum {
+    CMD_OPT_HELP = 1000,
+    CMD_OPT_VERSION,
+    CMD_OPT_PROGRESS,
+    CMD_OPT_JSON,
+    CMD_OPT_PROFILE,
+    CMD_OPT_CONFIG,
+    CMD_OPT_OWN
+};
 #define CMD_COMMON_OPTIONS                                                                                             \
     {"help", no_argument, NULL, CMD_OPT_HELP}, {"version", no_argument, NULL, CMD_OPT_VERSION},                        \
         {"quiet", no_argument, NULL, 'q'}, {"progress", required_argument, NULL, CMD_OPT_PROGRESS},                    \
@@ -125,8 +133,8 @@ void cmd_on_progress(void *ctx, uint64_t done, uint64_t total);
 /* Takes the progress line off the terminal. */
 void cmd_progress_end(struct cmd *c);
 
-/* One result as one line of JSON, with the members that every object has; fields is taken over (may be NULL). archive_id
- * may be NULL. Nothing happens without --json. */
+/* One result as one line of JSON, with the members that every object has; fields is taken over (may be NULL).
+ * archive_id may be NULL. Nothing happens without --json. */
 BK_MUST_USE enum bk_code cmd_json(struct cmd *c, const char *archive, enum bk_code rc, const struct bk_err *result,
                                   const uint8_t *archive_id, uint64_t generation, json_t *fields, struct bk_err *err);
 
@@ -140,8 +148,8 @@ struct cmd_batch {
     int stop; /* a refused PIN or a request to stop: the rest is not tried */
 };
 void cmd_batch_add(struct cmd_batch *b, enum bk_code rc);
-/* BK_OK, the only archive's own code, or BK_E_BATCH / the verification code; *err then sums up. Each failure was printed
- * when it happened (cmd_report). */
+/* BK_OK, the only archive's own code, or BK_E_BATCH / the verification code; *err then sums up. Each failure was
+ * printed when it happened (cmd_report). */
 enum bk_code cmd_batch_code(const struct cmd_batch *b);
 /* Prints one archive's failure as an error line with its hint. */
 void cmd_report(struct cmd *c, const char *archive, const struct bk_err *err);

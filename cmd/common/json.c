@@ -54,8 +54,8 @@ cmd_json(struct cmd *c, const char *archive, enum bk_code rc, const struct bk_er
     if (fields != NULL)
         (void)json_object_update(o, fields);
     json_decref(fields);
-    failed = o == NULL || json_dumpf(o, c->json, JSON_COMPACT) != 0 || fputc('\n', c->json) == EOF ||
-             fflush(c->json) != 0;
+    failed =
+        o == NULL || json_dumpf(o, c->json, JSON_COMPACT) != 0 || fputc('\n', c->json) == EOF || fflush(c->json) != 0;
     json_decref(o);
     return failed ? bk_fail_errno(err, errno, "--json: cannot write") : BK_OK;
 }

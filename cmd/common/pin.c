@@ -81,8 +81,8 @@ static enum bk_code
 pin_from_command(struct cmd *c, const char *line, struct bk_secret *pin, struct bk_err *err)
 {
     /* our standard input may be the backup: what the command reads of it would be missing there */
-    char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)"exec /bin/sh -c \"$1\" </dev/null", (char *)"sh",
-                    (char *)line,      NULL};
+    char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)"exec /bin/sh -c \"$1\" </dev/null",
+                    (char *)"sh",      (char *)line, NULL};
     struct store_command *command = NULL;
     struct store_source *src = NULL;
     enum bk_code rc = store_command_produce(argv, &c->cancel, &command, &src, err);
@@ -159,7 +159,8 @@ read_line(int tty, const struct bk_cancel *cancel, uint8_t *room, size_t len)
 }
 
 static enum bk_code
-ask(int tty, const struct bk_cancel *cancel, const struct p11_pin_request *req, struct bk_secret *pin, struct bk_err *err)
+ask(int tty, const struct bk_cancel *cancel, const struct p11_pin_request *req, struct bk_secret *pin,
+    struct bk_err *err)
 {
     struct bk_secret room = {0};
     struct termios old, quiet;
@@ -211,8 +212,10 @@ pin_from_person(struct cmd *c, const struct p11_pin_request *req, struct bk_secr
         if (req->final_try)
             bk_err_hint(err, "log in once by hand, at a terminal, with the right PIN");
         else
-            bk_err_hint(err, "say where its PIN is, as in 'pkcs11:token=%s?pin-source=file:PATH' (bk-unwrap -k), or run at "
-                             "a terminal", uri_value(req->token_label, label, sizeof label));
+            bk_err_hint(err,
+                        "say where its PIN is, as in 'pkcs11:token=%s?pin-source=file:PATH' (bk-unwrap -k), or run at "
+                        "a terminal",
+                        uri_value(req->token_label, label, sizeof label));
         return rc;
     }
     rc = ask(tty, &c->cancel, req, pin, err);

@@ -10,7 +10,7 @@
 
 #define PROGRESS_EVERY_MS 200
 /* A message with the longest path in it. */
-#define LINE_MAX_BYTES    8192
+#define LINE_MAX_BYTES 8192
 
 static uint64_t
 now_ms(void)

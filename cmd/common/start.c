@@ -58,8 +58,8 @@ catch_signals(struct cmd *c, struct bk_err *err)
     return BK_OK;
 }
 
-/* A file that we open must never become somebody's standard error. What is written to a closed standard output must fail
- * and not vanish, as it would in a /dev/null that can be written. */
+/* A file that we open must never become somebody's standard error. What is written to a closed standard output must
+ * fail and not vanish, as it would in a /dev/null that can be written. */
 static enum bk_code
 open_standard_descriptors(struct bk_err *err)
 {
@@ -100,7 +100,8 @@ protect_secrets(struct cmd *c, struct bk_err *err)
         return bk_fail_errno(err, errno, "this process cannot be kept from leaving core dumps");
 #endif
     if ((rc = bk_secret_init(&locked, err)) == BK_OK && !locked)
-        cmd_warn(c, "secrets are wiped but could be swapped out: raise the limit of locked memory (ulimit -l) to %d KiB",
+        cmd_warn(c,
+                 "secrets are wiped but could be swapped out: raise the limit of locked memory (ulimit -l) to %d KiB",
                  BK_SECRET_ARENA / 1024);
     return rc;
 }

@@ -320,7 +320,7 @@ static CK_RV login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
 {
     void *so = dlopen(getenv("SPY_MODULE"), RTLD_NOW | RTLD_LOCAL);
-    CK_RV (*get)(CK_FUNCTION_LIST **) = so == NULL ? NULL : (CK_RV (*)(CK_FUNCTION_LIST **))dlsym(so, "C_GetFunctionList");
+    CK_C_GetFunctionList get = so == NULL ? NULL : (CK_C_GetFunctionList)dlsym(so, "C_GetFunctionList");
     if (get == NULL || get(&real) != CKR_OK)
         return CKR_GENERAL_ERROR;
     ours = *real;
@@ -355,7 +355,8 @@ terminal() {
     # script passes on what it reads only as fast as it comes: the PIN is typed when the question is there
     mkfifo "$T/keyboard"
     : >"$T/screen"
-    timeout 60 script -qefc "bk-key show 'pkcs11:token=keys;object=p256-kek'" "$T/screen" <"$T/keyboard" >/dev/null 2>&1 &
+    timeout 60 script -qefc "bk-key show 'pkcs11:token=keys;object=p256-kek'" "$T/screen" \
+        <"$T/keyboard" >/dev/null 2>&1 &
     local pid=$!
     exec 8>"$T/keyboard"
     wait_for_text 'PIN of token keys' "$T/screen" && printf '%s\n' "$typed" >&8

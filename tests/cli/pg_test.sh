@@ -81,7 +81,8 @@ set_up() {
     make_key kek second p384 kek
     chmod 755 "$T"
     own "$T"
-    (cd "$T" && as_owner initdb -D "$T/data" -U postgres -A trust --wal-segsize=4 --no-sync -E UTF8 --locale=C >/dev/null)
+    cd "$T" # a folder that the server's user may enter
+    as_owner initdb -D "$T/data" -U postgres -A trust --wal-segsize=4 --no-sync -E UTF8 --locale=C >/dev/null
     system=$(pg_controldata "$T/data" | awk -F': +' '/system identifier/ { print $2 }')
     write_commands
     cat >>"$T/data/postgresql.conf" <<CONF
@@ -95,7 +96,6 @@ min_wal_size = 8MB
 archive_mode = on
 archive_command = '$T/archive %p %f'
 CONF
-    cd "$T"
     check 'the server starts' start_server "$T/data"
     sql postgres 'create database shop'
     sql shop "create table orders as select id, 'name ' || id as name, id * 7 % 1000 as amount
@@ -203,7 +203,8 @@ refuses_to_open() {
     pass "the server does not open: $1"
     check 'and runs no more' not_running "$2"
     # PostgreSQL's words for status 126, to which it gives this meaning
-    check 'because of restore_command' grep -Eq 'could not restore file.*(command not executable|exit code 126)' "$2.log"
+    check 'because of restore_command' \
+        grep -Eq 'could not restore file.*(command not executable|exit code 126)' "$2.log"
     check "its log says why: $3" grep -Eq -- "$3" "$2.log"
 }
 
@@ -221,7 +222,9 @@ damaged_segment() {
 }
 
 # The segment before it; there are several, of 4 MiB each.
-previous_of() { find "$T/wal" -name '000000010*.bk' -printf '%f\n' | sort | grep -B 1 -x "$1.bk" | head -n 1 | cut -d. -f1; }
+previous_of() {
+    find "$T/wal" -name '000000010*.bk' -printf '%f\n' | sort | grep -B 1 -x "$1.bk" | head -n 1 | cut -d. -f1
+}
 
 # expect_exit starts programs, not functions.
 write_runner() {

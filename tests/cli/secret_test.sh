@@ -25,6 +25,8 @@ watch() {
         --archive "$archive" --key "$T/soft.key" --trust "$T/backup.pem" --trust "rotate:$T/rotator.pem" \
         --look "pin-signer=$T/signer.pin" --look "pin-kek=$T/kek.pin" --look "plaintext=$T/marker" \
         "${options[@]}" -- "$@"
+    runs=$((runs + 1))
+    searches=$((searches + $(awk '$1 == "stops" { print $4 }' "$T/found")))
 }
 
 # found MOMENT NAME PLACE : extended regular expressions.
@@ -188,6 +190,8 @@ nothing_left() {
 }
 
 limits=()
+runs=0
+searches=0
 make_token signer
 make_token kek
 make_key signer backup p256 sign
@@ -215,4 +219,5 @@ fails
 unlocked
 cores
 nothing_left
+printf '# %d runs watched, memory searched %d times\n' "$runs" "$searches"
 finish

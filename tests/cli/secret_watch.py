@@ -20,6 +20,8 @@ kind of finding and one for each moment's stops without any, in four columns:
             was written: the file
     count   at how many stops of that moment
 
+and a line "stops", "all", "all" and how often memory was searched.
+
 With --term the program gets SIGTERM when it first writes to a file of that name (".part" at its end: a staged file,
 without the six random characters). With --abort it gets SIGABRT then, with core dumps unlimited, and FILE gets "core" or
 "no-core". The exit status is the program's, or 128 and the signal that ended it.
@@ -238,6 +240,7 @@ class Run:
 
     def _search(self, stop):
         hits = set()
+        self.found["stops", "all", "all"] += 1
         for m in stop.mappings:
             place = "module" if stop.in_module and m.place in ("heap", "stack") else m.place
             hits |= {(stop.moment, name, place) for name, value in self.wanted.items() if value in m.data}

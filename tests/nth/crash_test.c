@@ -1,7 +1,8 @@
 /*
- * Is an archive ever lost? bk-rekey's and every output's work is killed before, within and after each write, sync, rename
- * and token call, and the power is cut at every sector of what was not synced. Afterwards every archive must open under
- * the old or the new key, a second run must finish the work, and then the old key must open nothing in the file.
+ * Is an archive ever lost? bk-rekey's and every output's work is killed before, within and after each write, sync,
+ * rename and token call, and the power is cut at every sector of what was not synced. Afterwards every archive must
+ * open under the old or the new key, a second run must finish the work, and then the old key must open nothing in the
+ * file.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -154,7 +155,7 @@ interrupt(struct world *w, size_t old_slot)
     old = world_get(w, "a.bk", &len);
     assert_int_equal(rotate_plain(w), BK_OK);
     new = world_get(w, "a.bk", &len);
-    memcpy(new + BK_PREAMBLE_LEN + old_slot * SLOT, old + BK_PREAMBLE_LEN, SLOT);
+    memcpy(new + BK_PREAMBLE_LEN + old_slot *SLOT, old + BK_PREAMBLE_LEN, SLOT);
     world_put(w, "a.bk", new, len);
     free(old);
     free(new);

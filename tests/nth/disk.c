@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define INODES_MAX 64
-#define NAMES_MAX 64
+#define INODES_MAX  64
+#define NAMES_MAX   64
 #define PENDING_MAX 4096
 
 struct inode {

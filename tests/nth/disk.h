@@ -1,9 +1,9 @@
 /*
- * A disk that may lose power: plays back what was recorded (tests/nth/nth.h) and builds, one after the other, the states
- * in which a file system could be found afterwards.
+ * A disk that may lose power: plays back what was recorded (tests/nth/nth.h) and builds, one after the other, the
+ * states in which a file system could be found afterwards.
  *
- * What is assumed, and no more: a write that was not synced may have reached the disk in any of its 512-byte sectors and
- * not in others, in any order; a sector is written whole or not; names change in the order of the calls, but not
+ * What is assumed, and no more: a write that was not synced may have reached the disk in any of its 512-byte sectors
+ * and not in others, in any order; a sector is written whole or not; names change in the order of the calls, but not
  * necessarily before their folder was synced, and not in step with the contents; what was synced stays.
  */
 #ifndef BK_TESTS_NTH_DISK_H

@@ -1,8 +1,8 @@
 /*
- * Does every failing call leave things as they should be? Each allocation, system call and key operation of wrap, unwrap,
- * verify and rekey fails in turn, reads and writes fall short, calls are interrupted. Afterwards: no crash, an error that
- * says something, no output, nothing left in the folder, no descriptor open, no secret unwiped; and an archive that was to
- * be changed still opens.
+ * Does every failing call leave things as they should be? Each allocation, system call and key operation of wrap,
+ * unwrap, verify and rekey fails in turn, reads and writes fall short, calls are interrupted. Afterwards: no crash, an
+ * error that says something, no output, nothing left in the folder, no descriptor open, no secret unwiped; and an
+ * archive that was to be changed still opens.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,7 +54,8 @@ descriptors(void)
     return n;
 }
 
-/* One operation: what is there before, what is done, and what must be there when it failed or succeeded all the same. */
+/* One operation: what is there before, what is done, and what must be there when it failed or succeeded all the same.
+ */
 struct operation {
     const char *name;
     void (*prepare)(struct world *w);

@@ -103,8 +103,8 @@ arm_from_environment(void)
     static const struct {
         const char *name;
         enum nth_action action;
-    } actions[] = {{"fail", NTH_FAIL}, {"short", NTH_SHORT}, {"before", NTH_BEFORE}, {"after", NTH_AFTER},
-                   {"within", NTH_WITHIN}};
+    } actions[] = {
+        {"fail", NTH_FAIL}, {"short", NTH_SHORT}, {"before", NTH_BEFORE}, {"after", NTH_AFTER}, {"within", NTH_WITHIN}};
     const char *text = getenv("BK_NTH");
     char action[16], classes[64];
     struct nth_plan p = {0};
@@ -278,7 +278,7 @@ WRAP_INT(NTH_SYSTEM, fchmod, (int fd, mode_t mode), (fd, mode))
 WRAP_INT(NTH_SYSTEM, eventfd, (unsigned first, int flags), (first, flags))
 WRAP_INT(NTH_SYSTEM, pipe2, (int fds[2], int flags), (fds, flags))
 WRAP_INT(NTH_SYSTEM, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds))
-WRAP_INT(NTH_SYSTEM, poll, (struct pollfd *fds, nfds_t count, int ms), (fds, count, ms))
+WRAP_INT(NTH_SYSTEM, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
 
 /* A descriptor is closed also when close(2) fails: Linux, close(2), "Dealing with error returns". */
 int __real_close(int fd);
@@ -397,7 +397,7 @@ __wrap_openat64(int folder, const char *path, int flags, ...)
         if (action == NTH_WITHIN)                                                                                      \
             die();                                                                                                     \
         n = __real_##name(fd);                                                                                         \
-        record_fd(__real_fstat64(fd, &st) == 0 && S_ISDIR(st.st_mode) ? NTH_SYNC_FOLDER : (op), fd, 0, NULL, 0);                \
+        record_fd(__real_fstat64(fd, &st) == 0 && S_ISDIR(st.st_mode) ? NTH_SYNC_FOLDER : (op), fd, 0, NULL, 0);       \
         if (action == NTH_AFTER)                                                                                       \
             die();                                                                                                     \
         return n;                                                                                                      \
@@ -451,8 +451,9 @@ WRAP_NAMES(unlinkat, (int a, const char *path, int flags), (a, path, flags), NTH
             errno = failing_errno(action);                                                                             \
             return -1;                                                                                                 \
         }                                                                                                              \
-        n = action == NTH_SHORT ? __real_##name PASS_SHORT                                                             \
-                                : action == NTH_WITHIN ? __real_##name PASS_HALF : __real_##name PASS;                 \
+        n = action == NTH_SHORT    ? __real_##name PASS_SHORT                                                          \
+            : action == NTH_WITHIN ? __real_##name PASS_HALF                                                           \
+                                   : __real_##name PASS;                                                               \
         __VA_ARGS__                                                                                                    \
         if (action == NTH_AFTER || action == NTH_WITHIN)                                                               \
             die();                                                                                                     \

@@ -5,8 +5,9 @@
  *
  * A test arms it by nth_arm. A program that is linked with it is driven from outside:
  *     BK_NTH=ACTION:CLASSES:N[:VALUE] BK_NTH_REPORT=FILE bk-wrap-nth ...
- * ACTION is fail, short, before, after, within; CLASSES some of disk,system,memory,token,library joined by "+"; VALUE an errno or
- * CK_RV as a number. FILE gets the name of the call that was hit, and stays empty if there were fewer than N.
+ * ACTION is fail, short, before, after, within; CLASSES some of disk,system,memory,token,library joined by "+"; VALUE
+ * an errno or CK_RV as a number. FILE gets the name of the call that was hit, and stays empty if there were fewer than
+ * N.
  */
 #ifndef BK_TESTS_NTH_NTH_H
 #define BK_TESTS_NTH_NTH_H
@@ -14,10 +15,10 @@
 #include <stddef.h>
 
 enum nth_class {
-    NTH_DISK = 1,   /* writes, syncs, renames, links, unlinks, creations */
-    NTH_SYSTEM = 2, /* every other system call */
-    NTH_MEMORY = 4, /* allocations by bk's own code */
-    NTH_TOKEN = 8,  /* calls of a PKCS#11 module, and operations of bk_key */
+    NTH_DISK = 1,     /* writes, syncs, renames, links, unlinks, creations */
+    NTH_SYSTEM = 2,   /* every other system call */
+    NTH_MEMORY = 4,   /* allocations by bk's own code */
+    NTH_TOKEN = 8,    /* calls of a PKCS#11 module, and operations of bk_key */
     NTH_LIBRARY = 16, /* allocations by OpenSSL */
 };
 
@@ -50,8 +51,8 @@ enum nth_disk_op { NTH_WRITE, NTH_SYNC, NTH_SYNC_FOLDER, NTH_CREATE, NTH_RENAME,
 
 struct nth_event {
     enum nth_disk_op op;
-    char *path;   /* absolute; of RENAME and LINK the old name */
-    char *to;     /* the new name */
+    char *path; /* absolute; of RENAME and LINK the old name */
+    char *to;   /* the new name */
     long offset;
     unsigned char *data;
     size_t len;

@@ -7,14 +7,14 @@
 #include "base/keys.h"
 
 /*
- * A fresh key of that type. KEKs (signing 0): unwrap for all types, wrap and blind rewrap for AES-256 (rewrap between two
- * fake AES keys works, and proves). Signing keys (signing 1): RSA (3072 bits), P-256, P-384. pub.uri is set. The caller
- * closes.
+ * A fresh key of that type. KEKs (signing 0): unwrap for all types, wrap and blind rewrap for AES-256 (rewrap between
+ * two fake AES keys works, and proves). Signing keys (signing 1): RSA (3072 bits), P-256, P-384. pub.uri is set. The
+ * caller closes.
  */
 BK_MUST_USE enum bk_code fake_key_new(enum bk_key_type type, int signing, struct bk_key **out, struct bk_err *err);
 
-/* A KEK from the PEM file of its private key (RSA, P-256, P-384), or from 32 bytes and a name. pub.uri is set. The caller
- * closes. */
+/* A KEK from the PEM file of its private key (RSA, P-256, P-384), or from 32 bytes and a name. pub.uri is set. The
+ * caller closes. */
 BK_MUST_USE enum bk_code fake_key_load(const char *path, struct bk_key **out, struct bk_err *err);
 BK_MUST_USE enum bk_code fake_key_from_aes(const uint8_t key[32], const struct bk_key_id *id, struct bk_key **out,
                                            struct bk_err *err);

@@ -21,10 +21,10 @@ struct world {
     struct bk_key *kek[W_KEKS];
     struct bk_key *signer[W_SIGNERS];
     struct bk_buf cert[W_SIGNERS];
-    struct ops_trust trust;  /* both backup signers as backup, the rotator as rotate; the stranger not at all */
+    struct ops_trust trust; /* both backup signers as backup, the rotator as rotate; the stranger not at all */
     char warnings[16384];
-    struct bk_log log;       /* collects warnings */
-    struct bk_err err;       /* of the last call */
+    struct bk_log log;          /* collects warnings */
+    struct bk_err err;          /* of the last call */
     void (*around)(int begins); /* called right before and after each call of ops/, for tests that let calls fail */
 };
 
@@ -46,8 +46,8 @@ uint8_t *world_get(struct world *w, const char *name, size_t *len);
 /* Bytes that look random and are the same in every run; malloc'ed, at least one byte of room. */
 uint8_t *world_bytes(size_t len);
 
-/* A recipient list over keys of the world, by the numbers that follow, ended by -1. Freed by world_recipients_free, which
- * leaves the keys open. */
+/* A recipient list over keys of the world, by the numbers that follow, ended by -1. Freed by world_recipients_free,
+ * which leaves the keys open. */
 void world_recipients(struct world *w, struct ops_recipients *r, ...);
 void world_recipients_free(struct ops_recipients *r);
 
@@ -59,8 +59,8 @@ enum bk_code world_try_wrap(struct world *w, struct ops_wrap *req, const char *n
 
 /* Unwraps name with one KEK into out; *req may hold more (NULL: nothing). */
 enum bk_code world_unwrap(struct world *w, const char *name, int kek, const char *out, const struct ops_unwrap *req);
-/* The archive as a stream: from a pipe, so that nothing can be read twice. Opened with W_KEK_P256; out is a path, or NULL
- * for what *more says. */
+/* The archive as a stream: from a pipe, so that nothing can be read twice. Opened with W_KEK_P256; out is a path, or
+ * NULL for what *more says. */
 enum bk_code world_unwrap_stream(struct world *w, const char *name, const struct ops_unwrap *more, const char *out);
 /* Asserts that it opens with that KEK and holds these bytes. */
 void world_assert_opens(struct world *w, const char *name, int kek, const void *data, size_t len);

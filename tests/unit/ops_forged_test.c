@@ -62,9 +62,9 @@ forgery_end(struct forgery *f, const char *name, const int *signers, size_t coun
     for (size_t i = 0; i < count; i++)
         keys[i] = (struct bk_signing_key){w->signer[signers[i]], w->cert[signers[i]].data, w->cert[signers[i]].len};
     assert_int_equal(bk_manifest_encode(&f->manifest, &der, &w->err), BK_OK);
-    assert_int_equal(bk_signed_make(der.data, der.len, BK_CONTENT_MANIFEST, keys, count, bk_time_now(), &signed_der,
-                                    &w->err),
-                     BK_OK);
+    assert_int_equal(
+        bk_signed_make(der.data, der.len, BK_CONTENT_MANIFEST, keys, count, bk_time_now(), &signed_der, &w->err),
+        BK_OK);
     bk_put_u32(f->bytes + at - 4, (uint32_t)signed_der.len);
     memcpy(f->bytes + at, signed_der.data, signed_der.len);
     tail.manifest_length = (uint32_t)signed_der.len;

@@ -12,10 +12,10 @@
 #include "base/hash.h"
 #include "tests/support/ops_fixture.h"
 
-#define DATA "every order since 1994"
+#define DATA     "every order since 1994"
 #define DATA_LEN (sizeof DATA - 1)
-#define SLOT ((size_t)BK_SLOT_SIZE_DEFAULT)
-#define FRAMES (BK_PREAMBLE_LEN + 2 * SLOT)
+#define SLOT     ((size_t)BK_SLOT_SIZE_DEFAULT)
+#define FRAMES   (BK_PREAMBLE_LEN + 2 * SLOT)
 
 static void
 wrap_for(struct world *w, int kek)
@@ -40,7 +40,7 @@ only_the_slots_change(void **state)
 {
     static const struct {
         int from, to;
-    } pairs[] = {{W_KEK_P256, W_KEK_P384}, {W_KEK_P384, W_KEK_RSA}, {W_KEK_RSA, W_KEK_P256},
+    } pairs[] = {{W_KEK_P256, W_KEK_P384}, {W_KEK_P384, W_KEK_RSA},  {W_KEK_RSA, W_KEK_P256},
                  {W_KEK_P256, W_KEK_AES},  {W_KEK_AES, W_KEK_AES_2}, {W_KEK_AES, W_KEK_RSA}};
     struct world *w = *state;
 
@@ -275,7 +275,7 @@ an_interrupted_rekey_is_finished(void **state)
         old = world_get(w, "a.bk", &len);
         assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_P384, 1, NULL, &result), BK_OK);
         new = world_get(w, "a.bk", &len);
-        memcpy(new + BK_PREAMBLE_LEN + (size_t)torn * SLOT, old + BK_PREAMBLE_LEN, SLOT);
+        memcpy(new + BK_PREAMBLE_LEN + (size_t)torn *SLOT, old + BK_PREAMBLE_LEN, SLOT);
         world_put(w, "a.bk", new, len);
         assert_int_equal(world_verify(w, "a.bk", OPS_LEVEL_INTEGRITY, W_KEK_P384), BK_OK);
         assert_non_null(strstr(w->warnings, "interrupted"));

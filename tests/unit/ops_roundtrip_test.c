@@ -16,13 +16,14 @@
 #include "tests/support/ops_fixture.h"
 
 #define SEGMENT ((size_t)BK_SEGMENT_SIZE_MIN)
-#define GROUP (SEGMENT * BK_GROUP_SEGMENTS)
+#define GROUP   (SEGMENT * BK_GROUP_SEGMENTS)
 
 static void
 every_length_comes_back(void **state)
 {
-    static const size_t lengths[] = {0,         1,         SEGMENT - 1, SEGMENT,   SEGMENT + 1,   GROUP - 1,
-                                     GROUP,     GROUP + 1, 2 * GROUP,   3 * GROUP + SEGMENT, 7 * GROUP + 13};
+    static const size_t lengths[] = {
+        0,         1,         SEGMENT - 1,         SEGMENT,       SEGMENT + 1, GROUP - 1, GROUP,
+        GROUP + 1, 2 * GROUP, 3 * GROUP + SEGMENT, 7 * GROUP + 13};
     struct world *w = *state;
 
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
@@ -107,7 +108,7 @@ ranges_are_those_bytes(void **state)
     uint8_t *data = world_bytes(len);
     const struct {
         uint64_t offset, length;
-    } ranges[] = {{0, 1},         {0, len},          {GROUP - 1, 2},         {GROUP, GROUP}, {len - 1, 1},
+    } ranges[] = {{0, 1},          {0, len},           {GROUP - 1, 2},         {GROUP, GROUP},  {len - 1, 1},
                   {3 * GROUP, 50}, {5, 2 * GROUP + 9}, {SEGMENT, SEGMENT + 1}, {17, UINT64_MAX}};
 
     world_wrap(w, "a.bk", data, len, NULL);
@@ -320,9 +321,9 @@ static void
 two_signers_must_both_be_trusted(void **state)
 {
     struct world *w = *state;
-    struct bk_signing_key two[] = {{w->signer[W_BACKUP], w->cert[W_BACKUP].data, w->cert[W_BACKUP].len},
-                                   {w->signer[W_OTHER_BACKUP], w->cert[W_OTHER_BACKUP].data,
-                                    w->cert[W_OTHER_BACKUP].len}};
+    struct bk_signing_key two[] = {
+        {w->signer[W_BACKUP], w->cert[W_BACKUP].data, w->cert[W_BACKUP].len},
+        {w->signer[W_OTHER_BACKUP], w->cert[W_OTHER_BACKUP].data, w->cert[W_OTHER_BACKUP].len}};
     struct ops_wrap req = {.signers = two, .signer_count = 2};
     struct ops_wrap_result result;
 

@@ -14,9 +14,9 @@
 #include "ops/sidecar.h"
 #include "tests/support/ops_fixture.h"
 
-#define DATA "every order since 1994"
+#define DATA     "every order since 1994"
 #define DATA_LEN (sizeof DATA - 1)
-#define SLOT ((size_t)BK_SLOT_SIZE_DEFAULT)
+#define SLOT     ((size_t)BK_SLOT_SIZE_DEFAULT)
 
 static enum bk_code
 wrap_detached(struct world *w, const char *name, int force)

@@ -143,7 +143,8 @@ hold_in_child(int *stop)
         struct bk_err err = {0};
 
         (void)close(go[1]);
-        if (store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err) != BK_OK || write(ready[1], "r", 1) != 1)
+        if (store_edit_open(fx_at("f"), STORE_EDIT_IN_PLACE, 0, NULL, &e, &err) != BK_OK ||
+            write(ready[1], "r", 1) != 1)
             _exit(1);
         (void)!read(go[0], &c, 1);
         fx_sleep_ms(200);

@@ -33,7 +33,20 @@
 extern char **environ;
 
 /* The columns of index.tsv, in order. */
-enum { C_NAME, C_TRUST, C_KEYS, C_EXIT, C_KIND, C_LAYER, C_RELEASED, C_SHA256, C_DECRYPT, C_INTEGRITY, C_DEFECT, C_COUNT };
+enum {
+    C_NAME,
+    C_TRUST,
+    C_KEYS,
+    C_EXIT,
+    C_KIND,
+    C_LAYER,
+    C_RELEASED,
+    C_SHA256,
+    C_DECRYPT,
+    C_INTEGRITY,
+    C_DEFECT,
+    C_COUNT
+};
 
 static const char header[] = "name\ttrust\tkeys\texit\tkind\tlayer\treleased\tsha256\tdecrypt\tintegrity\tdefect";
 
@@ -280,7 +293,8 @@ verified(struct attempt *a, enum ops_level level, const char *wanted)
     rc = ops_verify_run(&req, &archive, &src, &a->err);
     ops_archive_free(&archive);
     store_source_close(src);
-    (void)snprintf(seen, sizeof seen, "%d:%s", cmd_status(rc), rc == BK_OK || a->err.layer == NULL ? "-" : a->err.layer);
+    (void)snprintf(seen, sizeof seen, "%d:%s", cmd_status(rc),
+                   rc == BK_OK || a->err.layer == NULL ? "-" : a->err.layer);
     expect_text(a, level == OPS_LEVEL_DECRYPT ? "verify --level decrypt" : "verify --level integrity", seen, wanted);
 }
 
