@@ -208,7 +208,7 @@ bk_der_new(const char *type, asn1_node *out, struct bk_err *err)
 
     if (strlen(type) > ASN1_MAX_NAME_SIZE)
         return bk_fail(err, BK_E_INTERNAL, "%s: no such type", type);
-    strcpy(name + 3, type);
+    memcpy(name + 3, type, strlen(type) + 1);
     rv = asn1_array2tree(bk_asn1_module, &definitions, text);
     if (rv == ASN1_SUCCESS)
         rv = asn1_create_element(definitions, name, &node);

@@ -617,5 +617,5 @@ bk_recipient_text(const struct bk_recipient *r, char out[BK_KEY_ID_TEXT])
 {
     if (r->kind == BK_RECIPIENT_KNOWN)
         return bk_key_id_text(&r->wrapped.id, out);
-    return strcpy(out, "unknown");
+    return memcpy(out, "unknown", sizeof "unknown");
 }

@@ -199,7 +199,7 @@ static enum bk_code
 read_envelopes(struct ops_archive *a, struct bk_err *err)
 {
     enum bk_code rc, slots_rc = BK_OK;
-    struct bk_err slots_err;
+    struct bk_err slots_err = {0};
     int none_whole;
 
     if (!is_detached(a))
@@ -207,7 +207,8 @@ read_envelopes(struct ops_archive *a, struct bk_err *err)
     none_whole = a->slots.state[0] == BK_SLOT_DAMAGED && a->slots.state[1] == BK_SLOT_DAMAGED;
     if (slots_rc != BK_OK && !none_whole)
         return slots_rc;
-    slots_err = slots_rc == BK_OK ? (struct bk_err){0} : *err;
+    if (slots_rc != BK_OK)
+        slots_err = *err;
     if ((rc = read_sidecar(a, err)) != BK_OK)
         return rc;
     if (slots_rc != BK_OK && a->sidecar_state != OPS_SIDECAR_VALID) {

@@ -139,7 +139,7 @@ add_module(struct p11 *p, struct p11_module *m, const struct p11_uri *uri, struc
     }
     if (rc != BK_OK && err != NULL)
         *err = own;
-    for (CK_ULONG i = 0; rc == BK_OK && i < count; i++)
+    for (CK_ULONG i = 0; rc == BK_OK && slots != NULL && i < count; i++)
         rc = add_slot(p, m, slots[i], uri, out, err);
     free(slots);
     return rc;

@@ -51,13 +51,14 @@ check_tidy() {
     fi
 }
 
-# Off: what only a whole program or the header of a library could answer; a union that is read as bytes.
+# Off: libraries' headers, which are not given; legacyUninitvar, which takes {.mechanism = ...} for no value of a variable
+# of that name, and which both compilers' own analysis is better at.
 check_cppcheck() {
     local status=0
     sources >"$out/cppcheck.files"
     cppcheck --std=c11 --enable=warning,performance,portability --inline-suppr --quiet --error-exitcode=1 -j "$(nproc)" \
-        --suppress=missingInclude --suppress=missingIncludeSystem --suppress=unmatchedSuppression \
-        --template='{file}:{line}: {severity}: {message} [{id}]' -D_GNU_SOURCE -D__linux__ -I. \
+        --suppress=missingInclude --suppress=missingIncludeSystem --suppress=legacyUninitvar \
+        --template='{file}:{line}: {severity}: {message} [{id}]' -D_GNU_SOURCE -D__linux__ '-DBK_PROJECT_VERSION=""' -I. \
         --file-list="$out/cppcheck.files" >"$out/cppcheck" 2>&1 || status=1
     if ((status == 0)); then pass 'cppcheck: nothing to say'; else fail 'cppcheck: nothing to say' <"$out/cppcheck"; fi
 }

@@ -2,7 +2,7 @@
 # Builds bk and runs its tests, on Debian with nothing but the base system: what is missing is installed first. Leaves
 # nothing outside its own folder but packages. The last line is "N passed, N failed".
 #
-#     tests/run.sh           unit tests (with sanitizers), tests of the programs, the quickstart
+#     tests/run.sh           unit tests (with sanitizers), tests of the programs, the quickstart, a minute of fuzzing, lint
 #     tests/run.sh --long    and tests/long/*.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -114,14 +114,15 @@ scripts() {
     for file in "$@"; do tally "$kind" "$file"; done
 }
 
-bash tests/setup.sh
+bash tests/setup.sh fuzz lint
 mkdir -p "$logs"
-build dev
 build asan
 build release
 unit_tests
 scripts cli "$(nproc)" tests/cli/*_test.sh
 quickstart
+scripts fuzz 1 tests/fuzz/run.sh
+scripts lint 1 tests/lint.sh
 [[ $long == no ]] || scripts long 1 tests/long/*.sh
 
 printf '%d passed, %d failed\n' "$passed" "$failed"

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building and testing bk needs, as far as they are missing. With all of them present
 # it changes nothing and needs no privileges. It leaves nothing behind but packages.
+#
+#     tests/setup.sh [fuzz] [lint]      and those that tests/fuzz/run.sh and tests/lint.sh need
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -15,6 +17,17 @@ packages=(
     python3 python3-cryptography                         # docs/recover.py
     postgresql                                           # a real database to back up; pgbench is in it
 )
+
+for suite in "$@"; do
+    case $suite in
+    fuzz) packages+=(clang libclang-rt-14-dev) ;;
+    lint) packages+=(clang-format clang-tidy cppcheck universal-ctags) ;;
+    *)
+        printf 'usage: tests/setup.sh [fuzz] [lint]\n' >&2
+        exit 2
+        ;;
+    esac
+done
 
 missing() {
     local package

@@ -14,7 +14,7 @@ set_text(json_t *o, const char *name, const char *text)
     json_t *value = text == NULL || text[0] == '\0' ? json_null() : json_string(text);
 
     /* the name of a file need not be UTF-8, JSON must */
-    if (value == NULL)
+    if (value == NULL && text != NULL)
         value = json_string(bk_text_plain(plain, sizeof plain, text, strlen(text)));
     (void)json_object_set_new(o, name, value);
 }

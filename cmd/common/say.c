@@ -35,7 +35,7 @@ cmd_line(FILE *out, const char *name, const char *kind, const char *text)
 {
     char plain[LINE_MAX_BYTES];
 
-    fprintf(out, "%s: %s%s\n", name, kind, bk_text_plain(plain, sizeof plain, text, strlen(text)));
+    (void)fprintf(out, "%s: %s%s\n", name, kind, bk_text_plain(plain, sizeof plain, text, strlen(text)));
 }
 
 static void
@@ -109,9 +109,9 @@ cmd_on_progress(void *ctx, uint64_t done, uint64_t total)
     (void)cmd_size(done, size);
     (void)cmd_size(done * 1000 / (now - c->progress_started_ms), rate);
     if (total > 0)
-        fprintf(stderr, "\r%s: %s of %s, %u%%, %s/s\033[K", c->name, size, cmd_size(total, of),
+        (void)fprintf(stderr, "\r%s: %s of %s, %u%%, %s/s\033[K", c->name, size, cmd_size(total, of),
                 (unsigned)(done * 100 / total), rate);
     else
-        fprintf(stderr, "\r%s: %s, %s/s\033[K", c->name, size, rate);
+        (void)fprintf(stderr, "\r%s: %s, %s/s\033[K", c->name, size, rate);
     (void)fflush(stderr);
 }

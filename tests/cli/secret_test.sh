@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Secrets, as SECURITY.md has them: where PINs and keys are while a program works, that none is left when it ends, and that
-# none is written anywhere. secret_watch.py traces the programs and knows the true values.
+# Secrets, as SECURITY.md has them: where PINs and keys are while a program works, that none is left when it ends, and
+# that none is written anywhere. secret_watch.py traces the programs and knows the true values.
 set -euo pipefail
+
+# What an undumpable program has open, only root can see: root of a user namespace will do.
+if ((EUID != 0)); then exec unshare --user --map-root-user bash "$0"; fi
+
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -43,8 +47,8 @@ found_not() {
 }
 
 # tidy ARENA [WRITTEN] : what holds for every run. ARENA is where secrets are while the program works; WRITTEN is where
-# plaintext may be written. In a call of the module, PINs and data keys are where the module has them. The payload key is in
-# OpenSSL's cipher contexts, which are ordinary memory, and plaintext in the buffers between the stages.
+# plaintext may be written. In a call of the module, PINs and data keys are where the module has them. The payload key
+# is in OpenSSL's cipher contexts, which are ordinary memory, and plaintext in the buffers between the stages.
 tidy() {
     found_not working 'pin-signer|pin-kek|cek' "$1|module"
     found_not working 'file-key|prk' "$1"
@@ -144,8 +148,7 @@ fails() {
 # Root may lock memory whatever the limit says, so it gives that up first.
 unlocked() {
     printf '\n# where no memory can be locked\n'
-    limits=(prlimit --memlock=0)
-    ((EUID != 0)) || limits=(setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock prlimit --memlock=0)
+    limits=(setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock prlimit --memlock=0)
     watch "$T/a.bk" -- 0 bk-unwrap -j 2 -t "$T/backup.pem" -k "$(key_uri kek ec)" -o "$T/out" "$T/a.bk"
     limits=()
     expect_stderr 'warning: secrets are wiped but could be swapped out: raise the limit of locked memory'

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""Runs a program and finds out where its secrets were: in its memory while it worked and at its very end, and in what it
-wrote. Linux; x86_64 or aarch64. Needs no privileges beyond the right to trace its own child.
+"""Runs a program and finds out where its secrets were: in its memory while it worked and at its very end, and in what
+it wrote. Linux; x86_64 or aarch64. Any user may trace his own child; only root is told the names of the files that it
+writes.
 
     secret_watch.py --report FILE --archive ARCHIVE --key PEM --trust [ROLE:]PEM... [--look NAME=FILE]... [--every N]
                     [--module NAME] [--term FILE] -- PROGRAM ARG...
@@ -8,23 +9,23 @@ wrote. Linux; x86_64 or aarch64. Needs no privileges beyond the right to trace i
 
 The program is traced from its first instruction on, so that its memory can be read although it is undumpable: at every
 Nth of its system calls and at every one that writes ("working"), and when it asks the system to end it, after all exit
-handlers, or ends itself by a signal ("end"). Looked for are the keys of ARCHIVE, recovered with a recipient's private key by stock openssl and by the
-independent reader of tests/interop, and what the --look files hold (but one newline at their end). If the program is to
-make ARCHIVE, memory is kept at some of the calls that write, and searched when the run is over. FILE gets a line for each
-kind of finding and one for each moment's stops without any, in four columns:
+handlers, or ends itself by a signal ("end"). Looked for are the keys of ARCHIVE, recovered with a recipient's private
+key by stock openssl and by the independent reader of tests/interop, and what the --look files hold (but one newline at
+their end). If the program is to make ARCHIVE, memory is kept at some of the calls that write, and searched when the run
+is over. FILE gets a line for each kind of finding and one for each moment's stops without any, in four columns:
 
     moment  working, end, or written (the bytes that the program handed to the system to be written)
     name    cek, file-key, prk, payload-key, or the NAME of a --look; none
     place   arena: anonymous memory, locked and left out of core dumps; unlocked: the same, not locked; heap; stack; the
-            mapped file; module: heap or stack, in a thread that is in a call of the module NAME at that moment. For what
-            was written: the file
+            mapped file; module: heap or stack, while the thread that stopped has returns into the module NAME on its
+            stack, which old ones that were not overwritten can feign. For what was written: the file
     count   at how many stops of that moment
 
 and a line "stops", "all", "all" and how often memory was searched.
 
 With --term the program gets SIGTERM when it first writes to a file of that name (".part" at its end: a staged file,
-without the six random characters). With --abort it gets SIGABRT then, with core dumps unlimited, and FILE gets "core" or
-"no-core". The exit status is the program's, or 128 and the signal that ended it.
+without the six random characters). With --abort it gets SIGABRT then, with core dumps unlimited, and FILE gets "core"
+or "no-core". The exit status is the program's, or 128 and the signal that ended it.
 """
 
 import argparse
@@ -107,7 +108,8 @@ class Memory:
 
     def used(self, start, end):
         """The parts of a mapping whose pages were ever touched: most of a stack or a thread's heap never was."""
-        entries = struct.unpack(f"<{(end - start) // PAGE}Q", os.pread(self.pagemap, (end - start) // PAGE * 8, start // PAGE * 8))
+        count = (end - start) // PAGE
+        entries = struct.unpack(f"<{count}Q", os.pread(self.pagemap, count * 8, start // PAGE * 8))
         parts, since = [], None
         for number, entry in enumerate(entries + (0,)):
             if entry >> 62 and since is None:
@@ -216,7 +218,7 @@ class Run:
         if name:
             self.writes += 1
             self._note_written(name, args)
-        # what is not known yet must be kept: the first writes all, since keys are made there, and later ones thinned out
+        # what is not known yet must be kept: all of the first writes, since keys are made there, and some of the later
         if self.wanted is None:
             due = name and (self.writes <= KEPT_STOPS // 2 or self.writes % 8 == 0)
             due = due and len(self.kept) < KEPT_STOPS
@@ -325,7 +327,10 @@ def main():
     signal.alarm(TIME_LIMIT)
     status = run.follow()
     signal.alarm(0)
-    lines = [("core" if os.WCOREDUMP(status) else "no-core",)] if args.abort else run.findings(run.wanted or look_for(args))
+    if args.abort:
+        lines = [("core" if os.WCOREDUMP(status) else "no-core",)]
+    else:
+        lines = run.findings(run.wanted or look_for(args))
     with open(args.report, "w", encoding="ascii") as file:
         file.writelines("\t".join(map(str, line)) + "\n" for line in lines)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)

@@ -139,8 +139,10 @@ expect_plaintext(const struct attempt *a, const char *path, enum bk_code rc)
 
     if (store_read_all(path, PLAINTEXT_MAX, &data, &err) != BK_OK)
         fail_msg("%s: %s", a->v->column[C_NAME], err.message);
-    if (rc != BK_OK && data.len == 0)
+    if (rc != BK_OK && data.len == 0) {
+        bk_buf_free(&data);
         return;
+    }
     bk_sha256(data.data == NULL ? (const uint8_t *)"" : data.data, data.len, digest);
     expect_number(a, "length of the plaintext", data.len, a->v->column[C_RELEASED]);
     expect_text(a, "the plaintext", bk_hex(digest, sizeof digest, hex), a->v->column[C_SHA256]);
