@@ -185,7 +185,8 @@ class Slots:
             valid = self._read()
         if not valid:
             missing = not slot_size and not os.path.exists(sidecar)
-            raise Refused("slots", "no valid envelope: " + "; ".join(self.damage), "incomplete" if missing else "refused")
+            raise Refused("slots", "no valid envelope: " + "; ".join(self.damage),
+                "incomplete" if missing else "refused")
         self.taken = max(valid, key=lambda slot: slot.generation)
         for slot in valid:
             if slot.generation == self.taken.generation and slot.contents != self.taken.contents:
@@ -499,7 +500,8 @@ class Signed:
             require(name not in values, "an attribute twice")
             require(len(value) == 1, "an attribute with more or less than one value")
             values[name] = value[0]
-        wanted = {rules.ID_CONTENT_TYPE, rules.ID_MESSAGE_DIGEST, rules.ID_SIGNING_TIME, rules.ID_SIGNING_CERTIFICATE_V2}
+        wanted = {rules.ID_CONTENT_TYPE, rules.ID_MESSAGE_DIGEST, rules.ID_SIGNING_TIME,
+            rules.ID_SIGNING_CERTIFICATE_V2}
         require(set(values) == wanted, "not exactly the four signed attributes")
         require(values[rules.ID_CONTENT_TYPE].raw == self.content_type, "attribute content-type")
         digest = rules.sha256(self.content)
@@ -738,7 +740,8 @@ class Archive:
     def _keys(self, trust):
         with at("envelope"):
             self.envelope = Envelope(self.slot.envelope)
-            require(self.envelope.digest == self.manifest.envelope_digest, "envelopeDigest is not the one that was signed")
+            require(self.envelope.digest == self.manifest.envelope_digest,
+                "envelopeDigest is not the one that was signed")
         with at("record"):
             if self.slot.generation == 1:
                 signed = None

@@ -433,6 +433,17 @@ run(char *const argv[])
         die(argv[0]);
 }
 
+/* At exit, however it comes. */
+static void
+leave(void)
+{
+    char *rm[] = {(char *)"rm", (char *)"-rf", (char *)"--", folder, NULL};
+    pid_t pid;
+
+    if (chdir("/") == 0 && posix_spawnp(&pid, rm[0], NULL, NULL, rm, environ) == 0)
+        (void)waitpid(pid, NULL, 0);
+}
+
 /* Changes into a folder with the vectors: the one that was named, or the stored ones, unpacked. */
 static void
 enter(const char *named)
@@ -441,7 +452,7 @@ enter(const char *named)
     char *tar[] = {(char *)"tar", (char *)"-xJf", (char *)BK_VECTORS "/vectors.tar.xz", (char *)"-C", folder, NULL};
 
     (void)snprintf(folder, sizeof folder, "%s/bk-vectors-XXXXXX", base == NULL ? "/tmp" : base);
-    if (mkdtemp(folder) == NULL)
+    if (mkdtemp(folder) == NULL || atexit(leave) != 0)
         die("cannot make a temporary folder");
     (void)snprintf(out_folder, sizeof out_folder, "%s/out", folder);
     (void)snprintf(out_file, sizeof out_file, "%s/plain", out_folder);
@@ -451,16 +462,6 @@ enter(const char *named)
         run(tar);
     if (chdir(named == NULL ? folder : named) != 0)
         die("no such folder");
-}
-
-static void
-leave(void)
-{
-    char *rm[] = {(char *)"rm", (char *)"-rf", (char *)"--", folder, NULL};
-
-    if (chdir("/") != 0)
-        die("/");
-    run(rm);
 }
 
 int
@@ -486,7 +487,6 @@ main(int argc, char **argv)
         tests[i] = (struct CMUnitTest){
             .name = vectors[i].column[C_NAME], .test_func = meets_its_fate, .initial_state = &vectors[i]};
     failed = _cmocka_run_group_tests("vectors", tests, count, NULL, NULL);
-    leave();
     free(tests);
     free(vectors);
     bk_buf_free(&text);

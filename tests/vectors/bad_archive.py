@@ -57,8 +57,10 @@ def _preamble(c, w):
         one(f"slot-size-{size}", f"slot size {size}", "head", sized(12, size))
     for size in (0, 1, 2048, 5000, 4095, 1 << 21, 0x80000000, 12288):
         one(f"segment-size-{size}", f"segment size {size}", "head", sized(16, size))
-    one("uuid-version", "the archive id is a UUID of version 4", "head", lambda old: patch(26, bytes([0x40 | old[26] & 15]))(old))
-    one("uuid-variant", "the archive id is of another variant", "head", lambda old: patch(28, bytes([0xC0 | old[28] & 63]))(old))
+    one("uuid-version", "the archive id is a UUID of version 4", "head",
+        lambda old: patch(26, bytes([0x40 | old[26] & 15]))(old))
+    one("uuid-variant", "the archive id is of another variant", "head",
+        lambda old: patch(28, bytes([0xC0 | old[28] & 63]))(old))
     one("uuid-nil", "the archive id is all zero", "head", patch(20, bytes(16)))
     for offset in (68, 2000, 4063):
         one(f"zero-{offset}", f"byte {offset} is not zero", "preamble", patch(offset, b"\x01"))
@@ -72,13 +74,16 @@ def _preamble(c, w):
 
         return hook
 
-    one("commit-after-signing", "another keyCommit, put in after the manifest was signed", "file", resealed(40), layer="manifest")
-    one("id-after-signing", "another archive id, put in after the manifest was signed", "file", resealed(35), layer="manifest")
+    one("commit-after-signing", "another keyCommit, put in after the manifest was signed", "file", resealed(40),
+        layer="manifest")
+    one("id-after-signing", "another archive id, put in after the manifest was signed", "file", resealed(35),
+        layer="manifest")
 
 
 def _slots(c, w):
     def both(name, what, change, layer="slots", **spec):
-        c.bad(f"slots-{name}", layer, what, writer.write(w.spec(hooks={"slots": lambda pair, slot: [change(s) for s in pair]}, **spec)))
+        c.bad(f"slots-{name}", layer, what, writer.write(w.spec(hooks={"slots": lambda pair,
+            slot: [change(s) for s in pair]}, **spec)))
 
     def sealed(change):
         """The header is changed, and the checksum made right again; lengths are read as they then stand."""
@@ -99,35 +104,44 @@ def _slots(c, w):
     both("envelope-length-0", "envelopeLength 0", sealed(patch(16, bytes(4))))
     both("record-length-0", "recordLength 0", sealed(patch(20, bytes(4))))
     both("length-over", "lengths that reach beyond the slot", grown(20, 4096))
-    both("length-wraps", "lengths whose sum does not fit 32 bits", sealed(patch(16, b"\xff\xff\xff\xff\xff\xff\xff\xff")))
+    both("length-wraps", "lengths whose sum does not fit 32 bits",
+        sealed(patch(16, b"\xff\xff\xff\xff\xff\xff\xff\xff")))
     both("zero-24", "a byte that must be zero", sealed(patch(24, b"\x01")))
     both("zero-31", "the last byte that must be zero", sealed(patch(31, b"\x01")))
     both("checksum", "checksum", turn(32))
     both("envelope-bit", "a bit of the envelope", turn(200))
-    both("record-last-bit", "the last bit of the record", lambda old: turn(63 + sum(struct.unpack(">II", old[16:24])))(old))
-    both("padding-first", "the first byte of the padding", lambda old: patch(64 + sum(struct.unpack(">II", old[16:24])), b"\x01")(old))
+    both("record-last-bit", "the last bit of the record",
+        lambda old: turn(63 + sum(struct.unpack(">II", old[16:24])))(old))
+    both("padding-first", "the first byte of the padding",
+        lambda old: patch(64 + sum(struct.unpack(">II", old[16:24])), b"\x01")(old))
     both("padding-last", "the last byte of the padding", patch(-1, b"\x01"))
     both("zero", "all zero", lambda old: bytes(len(old)))
 
     first = writer.write(w.spec())
     second = writer.write(w.spec(recipients=w.to("kek-next")))
     at = slice(4096, 8192)
-    c.bad("slots-equal-generation", "slots", "two valid slots of generation 1 that differ", patch(8192, second.data[at])(first.data))
+    c.bad("slots-equal-generation", "slots", "two valid slots of generation 1 that differ",
+        patch(8192, second.data[at])(first.data))
 
     rotated = (w.rotation(),)
-    c.bad("slots-generation-record-older", "record", "header of generation 3 over a record of generation 2", writer.write(
+    c.bad("slots-generation-record-older", "record", "header of generation 3 over a record of generation 2",
+        writer.write(
         w.spec(rotations=rotated, hooks={"slots": lambda pair, slot: [sealed(patch(15, b"\x03"))(s) for s in pair]})),
         keys=("kek-next",))
-    c.bad("slots-generation-bare-record", "record", "header of generation 2 over the bare record of generation 1", writer.write(
+    c.bad("slots-generation-bare-record", "record", "header of generation 2 over the bare record of generation 1",
+        writer.write(
         w.spec(hooks={"slots": lambda pair, slot: [sealed(patch(15, b"\x02"))(s) for s in pair]})))
-    c.bad("slots-generation-signed-record", "record", "header of generation 1 over the signed record of generation 2", writer.write(
+    c.bad("slots-generation-signed-record", "record", "header of generation 1 over the signed record of generation 2",
+        writer.write(
         w.spec(rotations=rotated, hooks={"slots": lambda pair, slot: [sealed(patch(15, b"\x01"))(s) for s in pair]})))
 
     # there is no falling back to the older slot
     broken = writer.write(w.spec(rotations=rotated, hooks={
         "record.infos": edit((0, 5), flip(-1)), "slots": lambda pair, slot: [slot(0), pair[1]]}))
-    c.bad("slots-no-fallback-signature", "record", "the newer slot's signature does not hold; the older slot is whole", broken, keys=("kek-next",))
-    c.bad("slots-no-fallback-trust", "trust", "the newer slot's signer is not trusted; the older slot is whole", writer.write(
+    c.bad("slots-no-fallback-signature", "record", "the newer slot's signature does not hold; the older slot is whole",
+        broken, keys=("kek-next",))
+    c.bad("slots-no-fallback-trust", "trust", "the newer slot's signer is not trusted; the older slot is whole",
+        writer.write(
         w.spec(rotations=(w.rotation(by=("stranger",)),), hooks={"slots": lambda pair, slot: [slot(0), pair[1]]})),
         "untrusted", keys=("kek-next",))
     other = writer.write(w.spec(entropy=keys.Entropy("another archive"), rotations=rotated))
@@ -178,7 +192,8 @@ def _tail(c, w):
         one(f"index-offset{by:+d}", f"offset of the index, {by:+d}", moved(8, ">Q", by))
     one("index-offset-0", "offset of the index: 0", patch(8, bytes(8)))
     one("index-offset-max", "offset of the index: as large as it can be", patch(8, b"\xff" * 8))
-    one("index-offset-head", "offset of the index: that of the frames, as if there were none", patch(8, struct.pack(">Q", 12288)))
+    one("index-offset-head", "offset of the index: that of the frames, as if there were none",
+        patch(8, struct.pack(">Q", 12288)))
     for by in (1, -1):
         one(f"manifest-length{by:+d}", f"manifestLength, {by:+d}", moved(16, ">I", by))
     one("manifest-length-0", "manifestLength 0", patch(16, bytes(4)))
@@ -192,7 +207,8 @@ def _tail(c, w):
     one("stored-length", "the length before the manifest is not the tail's", patch(3, b"\x00"), "stored-length",
         layer="manifest")
     one("manifest-too-long", "a manifest of more than 1 MiB", lambda old: bytes((1 << 20) + 1), "manifest.signed")
-    one("manifest-of-1-mib", "a manifest of exactly 1 MiB, which is none", lambda old: bytes(1 << 20), "manifest.signed",
+    one("manifest-of-1-mib", "a manifest of exactly 1 MiB, which is none", lambda old: bytes(1 << 20),
+        "manifest.signed",
         layer="manifest")
 
 
@@ -200,7 +216,8 @@ def _frames(c, w):
     """stage frames: the index and the signature fit the defect; stored-frames: they do not."""
 
     def one(name, what, hooks, plaintext=content(9000), keyless="0:-", **more):
-        c.bad(f"frames-{name}", "frames", what, writer.write(w.spec(plaintext=plaintext, hooks=hooks)), keyless=keyless, **more)
+        c.bad(f"frames-{name}", "frames", what, writer.write(w.spec(plaintext=plaintext, hooks=hooks)), keyless=keyless,
+            **more)
 
     def frame(i, change):
         return lambda frames: [change(f) if k == i else f for k, f in enumerate(frames)]
@@ -222,13 +239,16 @@ def _frames(c, w):
     one("signed-nonce-front", "the nonce's number stands first", {"nonce": lambda nonce, i: nonce[4:] + nonce[:4]})
     one("signed-epoch", "the key of epoch 1", {"epoch": lambda epoch, i: 1})
     one("signed-epoch-second", "the key of epoch 1 from the second segment on", {"epoch": lambda epoch, i: min(i, 1)})
-    one("signed-aad", "the word is not what was authenticated", {"frames": frame(0, patch(0, b"\x00"))}, plaintext=content(80),
+    one("signed-aad", "the word is not what was authenticated", {"frames": frame(0, patch(0, b"\x00"))},
+        plaintext=content(80),
         **loud)
 
     # words that do not fit the layout, authenticated and signed so
     one("word-last-missing", "no frame has the last bit", {"word": lambda word, i: word & 0x7FFFFFFF}, **loud)
-    one("word-last-twice", "the last bit in two frames", {"word": lambda word, i: word | (1 << 31 if i > 0 else 0)}, **loud)
-    one("word-last-early", "the last bit in the first frame alone", {"word": lambda word, i: word & 0x7FFFFFFF | (1 << 31 if i == 0 else 0)},
+    one("word-last-twice", "the last bit in two frames", {"word": lambda word, i: word | (1 << 31 if i > 0 else 0)},
+        **loud)
+    one("word-last-early", "the last bit in the first frame alone",
+        {"word": lambda word, i: word & 0x7FFFFFFF | (1 << 31 if i == 0 else 0)},
         **loud)
     one("word-short", "a length one too small", {"word": lambda word, i: word - (i == 1)}, **loud)
     one("word-long", "a length one too large", {"word": lambda word, i: word + (i == 2)}, **loud)
@@ -236,8 +256,10 @@ def _frames(c, w):
     one("word-bit-30", "bit 30 of a word", {"word": lambda word, i: word | 1 << 30}, plaintext=content(80), **loud)
     one("short-segment", "a short segment that is not the last", {
         "segments": lambda s: [b"".join(s)[:4000], b"".join(s)[4000:8096], b"".join(s)[8096:]]}, **loud)
-    one("empty-with-length", "an empty archive whose word says 1", {"word": lambda word, i: word + 1}, plaintext=b"", **loud)
-    one("empty-without-last", "an empty archive whose frame is not the last", {"word": lambda word, i: 0}, plaintext=b"", **loud)
+    one("empty-with-length", "an empty archive whose word says 1", {"word": lambda word, i: word + 1}, plaintext=b"",
+        **loud)
+    one("empty-without-last", "an empty archive whose frame is not the last", {"word": lambda word, i: 0},
+        plaintext=b"", **loud)
 
     empty_last = writer.write(w.spec(plaintext=content(4096), hooks={"segments": lambda s: s + [b""]}))
     c.bad("frames-empty-last", "tail", "an empty segment after a full one", empty_last)
@@ -246,9 +268,11 @@ def _frames(c, w):
     first = {"plaintext": long, "released": long[:GROUP]}
     one("second-group", "a bit in the second group", {"stored-frames": frame(33, turn(50))}, **first, **loud)
     one("second-group-signed", "a bit in the second group, signed so", {"frames": frame(33, turn(50))}, **first)
-    one("second-group-swapped", "frames 0 and 32 change places", {"stored-frames": lambda f: [f[32]] + f[1:32] + [f[0]] + f[33:]},
+    one("second-group-swapped", "frames 0 and 32 change places",
+        {"stored-frames": lambda f: [f[32]] + f[1:32] + [f[0]] + f[33:]},
         plaintext=long, **loud)
-    one("second-group-last-missing", "no frame of two groups has the last bit", {"word": lambda word, i: word & 0x7FFFFFFF}, **first,
+    one("second-group-last-missing", "no frame of two groups has the last bit",
+        {"word": lambda word, i: word & 0x7FFFFFFF}, **first,
         **loud)
 
 
@@ -264,7 +288,8 @@ def _index(c, w):
     one("bit", "a bit of the only root", {"stored-index": first(turn(31))})
     one("zero", "all zero", {"stored-index": first(lambda root: bytes(32))})
     one("swapped", "two roots in the other order", {"stored-index": lambda index: index[::-1]}, plaintext=long)
-    one("second-bit", "a bit of the second root", {"stored-index": lambda index: [index[0], turn(0)(index[1])]}, plaintext=long)
+    one("second-bit", "a bit of the second root", {"stored-index": lambda index: [index[0], turn(0)(index[1])]},
+        plaintext=long)
     one("payload-digest", "the signed payloadDigest is another", {"payload-digest": turn(0)})
 
     def signed(name, what, hooks, **more):
@@ -291,9 +316,11 @@ def _index(c, w):
     tree("leaf-prefix", "a leaf with a prefix", lambda h: rules.sha256(b"\x00", h[0]), content(80))
     tree("single-node", "a single leaf is hashed again", lambda h: rules.sha256(b"\x01", h[0]), content(80))
     signed("leaf-without-word", "a leaf over the ciphertext without its word", {
-        "frames": lambda f: leaves.__setitem__(slice(None), [rules.sha256(f[0][4:])]) or f, "index": lambda index: [leaves[0]]},
+        "frames": lambda f: leaves.__setitem__(slice(None), [rules.sha256(f[0][4:])]) or f,
+        "index": lambda index: [leaves[0]]},
         plaintext=content(80))
-    signed("second-group", "the root of the second group is another, signed so", {"index": lambda index: [index[0], turn(0)(index[1])]},
+    signed("second-group", "the root of the second group is another, signed so",
+        {"index": lambda index: [index[0], turn(0)(index[1])]},
            plaintext=long, released=long[:GROUP])
 
 
@@ -322,15 +349,18 @@ def _keys(c, w):
     twin = writer.Recipient(secret=bytes(32), identifier=w.aes[16].identifier)
     one("other-aes", "the data key is wrapped by another secret key of that name", keys=(16,), recipients=[twin])
     one("wrapped-bit-p256", "a bit of the wrapped key", hooks={"recipients": edit((0, 3, 0, 1), flip(20))})
-    one("wrapped-bit-aes", "a bit of the wrapped key", keys=(16,), recipients=w.to(16), hooks={"recipients": edit((0, 3), flip(0))})
+    one("wrapped-bit-aes", "a bit of the wrapped key", keys=(16,), recipients=w.to(16),
+        hooks={"recipients": edit((0, 3), flip(0))})
     one("wrapped-bit-rsa", "a bit of the wrapped key", keys=("kek-rsa2048",), recipients=w.to("kek-rsa2048"),
         hooks={"recipients": edit((0, 3), flip(100))})
     one("oaep-sha1-as-sha256", "OAEP with SHA-1 under the name of SHA-256", keys=("kek-rsa2048",),
         recipients=w.to("kek-rsa2048", oaep="sha1"), hooks={"recipients": edit((0, 2), put(rules.OAEP_SHA256))})
     one("oaep-sha256-as-sha1", "OAEP with SHA-256 under the name of SHA-1", keys=("kek-rsa2048",),
         recipients=w.to("kek-rsa2048"), hooks={"recipients": edit((0, 2), put(rules.OAEP_SHA1))})
-    one("cek-31", "a data key of 31 bytes", keys=("kek-rsa2048",), recipients=[wrapped(bytes(31))(w.to("kek-rsa2048")[0])])
-    one("cek-33", "a data key of 33 bytes", keys=("kek-rsa2048",), recipients=[wrapped(bytes(33))(w.to("kek-rsa2048")[0])])
+    one("cek-31", "a data key of 31 bytes", keys=("kek-rsa2048",),
+        recipients=[wrapped(bytes(31))(w.to("kek-rsa2048")[0])])
+    one("cek-33", "a data key of 33 bytes", keys=("kek-rsa2048",),
+        recipients=[wrapped(bytes(33))(w.to("kek-rsa2048")[0])])
     one("cek-empty", "a data key of no bytes", keys=("kek-rsa2048",), recipients=[wrapped(b"")(w.to("kek-rsa2048")[0])])
     for name in ("kek-p256", "kek-p384", "kek-rsa2048", 16):
         label = "aes" if name == 16 else name[4:]
@@ -357,14 +387,16 @@ def _trust(c, w):
         one(f"manifest-by-{name}", f"a manifest signed by the {name}", by=(name,))
     for name in ("backup", "custodian", "auditor", "stranger"):
         one(f"record-by-{name}", f"a record signed by the {name}", rotations=(w.rotation(by=(name,)),))
-    one("record-one-of-two", "a record signed by a rotator and a backup signer", rotations=(w.rotation(by=("rotator", "backup")),))
+    one("record-one-of-two", "a record signed by a rotator and a backup signer",
+        rotations=(w.rotation(by=("rotator", "backup")),))
     one("record-rotator-not-pinned", "no rotator is trusted", rotations=(w.rotation(),), trust="keys/backup.pem")
     one("record-rotator-as-backup", "the rotator is trusted for manifests alone", rotations=(w.rotation(),),
         trust="keys/backup.pem keys/rotator.pem")
     # a certificate is a container: its name and issuer prove nothing
     fake = keys.make_certificate(w.signers["stranger"].private.public_key(), w.signers["backup"].private, "backup",
                                  keys.Entropy("fake"), ski=keys.Certificate(w.signers["backup"].certificate).ski)
-    c.bad("trust-issued-by-signer", "trust", "a stranger's certificate with the signer's name and identifier, issued by the signer",
+    c.bad("trust-issued-by-signer", "trust",
+        "a stranger's certificate with the signer's name and identifier, issued by the signer",
           writer.write(w.spec(signers=[writer.Signer(w.signers["stranger"].private, fake)])), "untrusted")
 
 
@@ -386,16 +418,20 @@ def _sidecar(c, w):
     stranger = writer.write(w.spec(entropy=keys.Entropy("another archive"), rotations=(w.rotation(),)))
     rotated_by_stranger = writer.write(w.spec(rotations=(w.rotation(by=("stranger",)),)))
     for name, what, sidecar, layer, kind, key in (
-        ("differs", "a sidecar of the slots' generation that differs from them", trimmed(writer.write(other_spec).data[4096:8192]),
+        ("differs", "a sidecar of the slots' generation that differs from them",
+        trimmed(writer.write(other_spec).data[4096:8192]),
          "slots", "refused", "kek-p256"),
-        ("newer-of-another", "a newer sidecar of another archive beside whole slots", trimmed(stranger.data[4096:8192]), "envelope",
+        ("newer-of-another", "a newer sidecar of another archive beside whole slots", trimmed(stranger.data[4096:8192]),
+        "envelope",
          "refused", "kek-next"),
-        ("newer-by-stranger", "a newer sidecar by a stranger beside whole slots", trimmed(rotated_by_stranger.data[4096:8192]),
+        ("newer-by-stranger", "a newer sidecar by a stranger beside whole slots",
+        trimmed(rotated_by_stranger.data[4096:8192]),
          "trust", "untrusted", "kek-next"),
     ):
         c.bad(f"sidecar-{name}", layer, what, writer.Made(inline.data, sidecar), kind, keys=(key,))
     c.good("good-sidecar-damaged", "a damaged sidecar beside whole slots",
-           writer.Made(inline.data, patch(40, b"damage")(trimmed(inline.data[4096:8192]))), w.spec().plaintext, verify="1:slots")
+           writer.Made(inline.data, patch(40, b"damage")(trimmed(inline.data[4096:8192]))), w.spec().plaintext,
+           verify="1:slots")
     missing = writer.write(w.spec(detached=True))
     missing.sidecar = None
     c.bad("sidecar-missing", "slots", "it is not there", missing, "incomplete")

@@ -128,11 +128,14 @@ def _der(c, w):
     whole("primitive-set", "a SET that claims to be primitive", RECIPIENTS, retag(0x11))
     whole("tag-class", "an application tag in place of SEQUENCE", CONTENT, retag(0x70))
     whole("oid-cut", "an object identifier that is cut off", (0,), put(bytes.fromhex("060b2a864886f70d0109100197")))
-    whole("oid-padded", "an object identifier that is not minimal", (0,), put(bytes.fromhex("060c2a80864886f70d0109100117")))
+    whole("oid-padded", "an object identifier that is not minimal", (0,),
+        put(bytes.fromhex("060c2a80864886f70d0109100117")))
     whole("oid-empty", "an empty object identifier", (0,), put(b"\x06\x00"))
     whole("end-of-contents", "an end-of-contents element", MAC, followed_by(b"\x00\x00"))
-    one("set-order", "recipientInfos not in order", {"recipients": edit((), swapped)}, recipients=w.to("kek-p256", "kek-next"))
-    one("bit-string-unused", "unused bits in the ephemeral key", {"recipients": edit((0, 1, 0, 1), body(lambda b: b"\x01" + b[1:]))})
+    one("set-order", "recipientInfos not in order", {"recipients": edit((), swapped)},
+        recipients=w.to("kek-p256", "kek-next"))
+    one("bit-string-unused", "unused bits in the ephemeral key",
+        {"recipients": edit((0, 1, 0, 1), body(lambda b: b"\x01" + b[1:]))})
     one("bit-string-unused-8", "8 unused bits", {"recipients": edit((0, 1, 0, 1), body(lambda b: b"\x08" + b[1:]))})
     one("bit-string-empty", "a BIT STRING without content", {"recipients": edit((0, 1, 0, 1), put(b"\x03\x00"))})
 
@@ -151,7 +154,8 @@ def _der(c, w):
         recipients=unknown(der.seq(der.tlv(der.NULL) * (4097 - elements_beside(w)))))
     one("unknown-not-der", "a length that is not minimal, within a recipient that is skipped", {},
         recipients=unknown(long_length(der.octets(b"x"))))
-    one("unknown-boolean", "a BOOLEAN of 01, within a recipient that is skipped", {}, recipients=unknown(b"\x01\x01\x01"))
+    one("unknown-boolean", "a BOOLEAN of 01, within a recipient that is skipped", {},
+        recipients=unknown(b"\x01\x01\x01"))
 
 
 def _content(c, w):
@@ -178,17 +182,21 @@ def _content(c, w):
     info("missing", "no encryptedContent", (2,), drop)
     info("empty", "an empty encryptedContent", (2,), body(lambda b: b""))
     info("in-pieces", "encryptedContent in pieces", (2,), in_pieces)
-    info("explicit", "encryptedContent with an explicit tag", (2,), lambda data: der.tlv(0xA0, der.octets(split(data)[1])))
+    info("explicit", "encryptedContent with an explicit tag", (2,),
+        lambda data: der.tlv(0xA0, der.octets(split(data)[1])))
     info("more", "an element after encryptedContent", (2,), followed_by(der.tlv(der.NULL)))
     one("too-long", "encryptedContent of 66,561 bytes", {
         "content": lambda pair: (edit((2,), put(der.octets(bytes(66561), 0x80)))(pair[0]), pair[1])}, slot_size=69632)
     mac("mac-12", "a mac of 12 bytes", body(lambda b: b[:12]))
     mac("mac-15", "a mac of 15 bytes", body(shorter))
     mac("mac-17", "a mac of 17 bytes", body(longer))
-    one("mac-bit", "a bit of the mac, signed so", {"content": lambda pair: (pair[0], flip(3)(pair[1]))}, layer="package")
-    one("nonce-bit", "a bit of the nonce, signed so", {"content": lambda pair: (edit((1, 1, 0), flip(3))(pair[0]), pair[1])},
+    one("mac-bit", "a bit of the mac, signed so", {"content": lambda pair: (pair[0], flip(3)(pair[1]))},
         layer="package")
-    one("bit", "a bit of the encrypted key package, signed so", {"content": lambda pair: (edit((2,), flip(3))(pair[0]), pair[1])},
+    one("nonce-bit", "a bit of the nonce, signed so",
+        {"content": lambda pair: (edit((1, 1, 0), flip(3))(pair[0]), pair[1])},
+        layer="package")
+    one("bit", "a bit of the encrypted key package, signed so",
+        {"content": lambda pair: (edit((2,), flip(3))(pair[0]), pair[1])},
         layer="package")
     one("bit-unsigned", "a bit of the encrypted key package", {"envelope": edit((*CONTENT, 2), flip(3))})
     one("mac-bit-unsigned", "a bit of the mac", {"envelope": edit(MAC, flip(3))})
@@ -211,18 +219,22 @@ def _recipients(c, w):
     for tag in (0xA0, 0xA5, 0xBE):
         one(f"tag-{tag:02x}", f"a recipient with tag {tag:02x}", {}, recipients=w.to("kek-p256") + [
             writer.Recipient(raw=der.tlv(tag, der.integer(0)))])
-    one("octets", "an OCTET STRING as recipient", {}, recipients=w.to("kek-p256") + [writer.Recipient(raw=der.octets(b"x"))])
+    one("octets", "an OCTET STRING as recipient", {},
+        recipients=w.to("kek-p256") + [writer.Recipient(raw=der.octets(b"x"))])
     one("other-empty", "an OtherRecipientInfo without content", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=der.tlv(0xA4))])
     one("other-without-value", "an OtherRecipientInfo without a value", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03"))])
     one("other-two-values", "an OtherRecipientInfo with two values", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03", der.integer(1), der.integer(2)))])
-    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x08"), der.octets(bytes(45)))
+    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x08"),
+        der.octets(bytes(45)))
     one("twice-unknown", "an unknown recipient with the key id of a known one", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=same)])
-    shape = der.seq(der.integer(0), der.seq(der.seq(), der.integer(1)), der.seq(rules.ARC + b"\x63"), der.octets(bytes(9)))
-    one("unknown-shape", "an unknown KeyTransRecipientInfo, named by issuer and serial number", {}, recipients=w.to("kek-p256") + [
+    shape = der.seq(der.integer(0), der.seq(der.seq(), der.integer(1)), der.seq(rules.ARC + b"\x63"),
+        der.octets(bytes(9)))
+    one("unknown-shape", "an unknown KeyTransRecipientInfo, named by issuer and serial number", {},
+        recipients=w.to("kek-p256") + [
         writer.Recipient(raw=shape)])
     one("as-sequence", "recipientInfos as a SEQUENCE", {"recipients": edit((), retag(der.SEQUENCE))})
     # nobody can open it, but it is well formed
@@ -234,7 +246,8 @@ def _transport(c, w):
     make = _maker(c, w, "transport")
 
     def one(name, what, path, change, **more):
-        make(name, what, {"recipients": edit((0, *path), change)}, recipients=w.to("kek-rsa2048"), keys=("kek-rsa2048",), **more)
+        make(name, what, {"recipients": edit((0, *path), change)}, recipients=w.to("kek-rsa2048"),
+            keys=("kek-rsa2048",), **more)
 
     one("version-0", "version 0", (0,), put(der.integer(0)))
     one("version-3", "version 3", (0,), put(der.integer(3)))
@@ -259,7 +272,8 @@ def _agreement(c, w):
     make = _maker(c, w, "agreement")
 
     def one(name, what, path, change, name_of_key="kek-p256", **more):
-        make(name, what, {"recipients": edit((0, *path), change)}, recipients=w.to(name_of_key), keys=(name_of_key,), **more)
+        make(name, what, {"recipients": edit((0, *path), change)}, recipients=w.to(name_of_key), keys=(name_of_key,),
+            **more)
 
     point = (1, 0, 1)
 
@@ -273,11 +287,13 @@ def _agreement(c, w):
         return der.bits(bytes([6 + raw[-1] % 2]) + raw[2:])
 
     one("version-2", "version 2", (0,), put(der.integer(2)))
-    one("originator-issuer", "an originator named by issuer and serial number", (1, 0), put(der.seq(der.seq(), der.integer(1))))
+    one("originator-issuer", "an originator named by issuer and serial number", (1, 0),
+        put(der.seq(der.seq(), der.integer(1))))
     one("originator-id", "an originator named by a key id", (1, 0), put(der.octets(bytes(20), 0x80)))
     one("originator-parameters", "the curve named in the originator's key", (1, 0, 0),
         put(der.seq(rules.ID_EC_PUBLIC_KEY, bytes.fromhex("06082a8648ce3d030107"))))
-    one("originator-null", "NULL parameters in the originator's key", (1, 0, 0), put(der.seq(rules.ID_EC_PUBLIC_KEY, der.tlv(der.NULL))))
+    one("originator-null", "NULL parameters in the originator's key", (1, 0, 0),
+        put(der.seq(rules.ID_EC_PUBLIC_KEY, der.tlv(der.NULL))))
     one("originator-algorithm", "another algorithm of the originator's key", (1, 0, 0), put(der.seq(rules.ID_DATA)))
     one("point-off-curve", "a point that is not on P-256", point, flip(-1))
     one("point-off-curve-p384", "a point that is not on P-384", point, flip(-1), "kek-p384")
@@ -297,12 +313,14 @@ def _agreement(c, w):
     one("transport-scheme", "RSAES-OAEP as algorithm", (2,), put(rules.OAEP_SHA256))
     one("secret-scheme", "AES key wrap alone as algorithm", (2,), put(rules.AES_WRAP))
     one("scheme-of-p384", "the scheme of P-384 with a point of P-256", (2,), put(rules.ECDH_P384))
-    one("wrap-null", "key wrap with NULL parameters", (2,), put(bytes.fromhex("301706062b8104010b01300d060960864801650304012d0500")))
+    one("wrap-null", "key wrap with NULL parameters", (2,),
+        put(bytes.fromhex("301706062b8104010b01300d060960864801650304012d0500")))
     one("two", "two recipients in one KeyAgree", (3,), body(lambda b: b * 2))
     one("none", "no recipient in a KeyAgree", (3,), body(lambda b: b""))
     one("recipient-issuer", "named by issuer and serial number", (3, 0, 0), put(der.seq(der.seq(), der.integer(1))))
     one("id-19", "a key id of 19 bytes", (3, 0, 0, 0), body(shorter))
-    one("id-date", "a date beside the key id", (3, 0, 0, 0), followed_by(der.tlv(der.GENERALIZED_TIME, b"20260101000000Z")))
+    one("id-date", "a date beside the key id", (3, 0, 0, 0),
+        followed_by(der.tlv(der.GENERALIZED_TIME, b"20260101000000Z")))
     one("key-39", "an encryptedKey of 39 bytes", (3, 0, 1), body(shorter))
     one("key-48", "an encryptedKey of 48 bytes", (3, 0, 1), body(lambda b: b + bytes(8)))
     one("key-more", "an element after encryptedKey", (3, 0, 1), followed_by(der.tlv(der.NULL)))
@@ -325,7 +343,8 @@ def _secret(c, w):
     one("key-48", "an encryptedKey of 48 bytes", (3,), body(lambda b: b + bytes(8)))
     one("more", "an element more", (3,), followed_by(der.tlv(der.NULL)))
     one("wrap-null", "key wrap with NULL parameters", (2,), put(bytes.fromhex("300d060960864801650304012d0500")))
-    one("aes128-wrap", "AES-128 key wrap, which is unknown", (2,), put(bytes.fromhex("300b0609608648016503040105")), layer="key",
+    one("aes128-wrap", "AES-128 key wrap, which is unknown", (2,), put(bytes.fromhex("300b0609608648016503040105")),
+        layer="key",
         kind="no-key")
 
 
@@ -353,14 +372,17 @@ def _package(c, w):
     one("wide-integer", "an INTEGER that is not minimal", (0,), wide_integer)
     one("set", "a SET in place of the SEQUENCE", (), retag(der.SET))
     one("metadata-empty", "metadata without items", (4,), followed_by(der.tlv(0xA0)))
-    one("metadata-twice", "metadata twice", (5,), followed_by(der.tlv(0xA0, der.seq(der.text("a"), der.text("b")))), metadata=meta)
-    one("metadata-explicit", "metadata with an explicit tag", (5,), lambda d: der.tlv(0xA0, der.seq(split(d)[1])), metadata=meta)
+    one("metadata-twice", "metadata twice", (5,), followed_by(der.tlv(0xA0, der.seq(der.text("a"), der.text("b")))),
+        metadata=meta)
+    one("metadata-explicit", "metadata with an explicit tag", (5,), lambda d: der.tlv(0xA0, der.seq(split(d)[1])),
+        metadata=meta)
     one("metadata-key-empty", "an empty key", (5, 0, 0), put(der.text("")), metadata=meta)
     one("metadata-key-1025", "a key of 1025 bytes", (5, 0, 0), put(der.text("k" * 1025)), metadata=meta)
     one("metadata-key-control", "a control character in a key", (5, 0, 0), put(der.text("a\nb")), metadata=meta)
     one("metadata-value-control", "a control character in a value", (5, 0, 1), put(der.text("a\x1b[2J")), metadata=meta)
     one("metadata-value-nul", "a NUL in a value", (5, 0, 1), put(der.text("a\0b")), metadata=meta)
-    one("metadata-value-c1", "a control character above ASCII in a value", (5, 0, 1), put(der.text("a\x85b")), metadata=meta)
+    one("metadata-value-c1", "a control character above ASCII in a value", (5, 0, 1), put(der.text("a\x85b")),
+        metadata=meta)
     one("metadata-value-utf8", "a value that is not UTF-8", (5, 0, 1), put(der.text(b"\xc3\x28")), metadata=meta)
     one("metadata-value-overlong", "an overlong form in a value", (5, 0, 1), put(der.text(b"\xc0\xaf")), metadata=meta)
     one("metadata-value-surrogate", "a surrogate in a value", (5, 0, 1), put(der.text(b"\xed\xa0\x80")), metadata=meta)
@@ -368,7 +390,8 @@ def _package(c, w):
     one("metadata-item-more", "an item of three", (5, 0, 1), followed_by(der.text("x")), metadata=meta)
     one("metadata-value-octets", "an OCTET STRING as value", (5, 0, 1), retag(der.OCTET_STRING), metadata=meta)
     longest = 65536 - 4 - 4 - 3 - 4  # beside the headers of metadata, item, key and value
-    one("metadata-65537", "metadata of 65,537 bytes", (), lambda d: d, metadata=(("k", "v" * (longest + 1)),), slot_size=69632)
+    one("metadata-65537", "metadata of 65,537 bytes", (), lambda d: d, metadata=(("k", "v" * (longest + 1)),),
+        slot_size=69632)
     one("elements-4097", "a key package of more than 4096 elements", (), lambda d: d, slot_size=12288,
         metadata=tuple((f"k{i % 10}", "") for i in range((4096 - 9) // 3 + 1)))
 
@@ -396,5 +419,6 @@ def _package_signers(c, w):
         c.bad(f"commitment-{name}", "commitment", what, writer.write(w.spec(hooks={stage: hook})))
 
     one("bit", "a bit of keyCommit, signed so", "commit", lambda commit: bytes([commit[0] ^ 1]) + commit[1:])
-    one("last-bit", "the last bit of keyCommit, signed so", "commit", lambda commit: commit[:-1] + bytes([commit[-1] ^ 1]))
+    one("last-bit", "the last bit of keyCommit, signed so", "commit",
+        lambda commit: commit[:-1] + bytes([commit[-1] ^ 1]))
     one("zero", "a keyCommit of zeros", "commit", lambda commit: bytes(32))

@@ -47,13 +47,16 @@ def _fields(c, w):
         one("generation-64-bits", "generation 2^63", (GENERATION,), put(der.integer(1 << 63)))
         one("envelope-hash", "envelopeHash of another envelope", at(ENVELOPE), flip(0))
         one("envelope-hash-31", "envelopeHash of 31 bytes", at(ENVELOPE), body(shorter))
-        one("created-no-time", "createdAt is no time", at(CREATED), put(der.tlv(der.GENERALIZED_TIME, b"20261301000000Z")))
+        one("created-no-time", "createdAt is no time", at(CREATED),
+            put(der.tlv(der.GENERALIZED_TIME, b"20261301000000Z")))
         one("created-utc", "createdAt as UTCTime", at(CREATED), put(der.tlv(der.UTC_TIME, b"260301020304Z")))
-        one("created-fraction", "createdAt with a fraction", at(CREATED), put(der.tlv(der.GENERALIZED_TIME, b"20260301020304.5Z")))
+        one("created-fraction", "createdAt with a fraction", at(CREATED),
+            put(der.tlv(der.GENERALIZED_TIME, b"20260301020304.5Z")))
         one("blindness-3", "blindness 3", at(BLINDNESS), put(der.integer(3, der.ENUMERATED)))
         one("blindness-negative", "blindness -1", at(BLINDNESS), put(der.integer(-1, der.ENUMERATED)))
         one("blindness-integer", "blindness as INTEGER", at(BLINDNESS), put(der.integer(0)))
-        one("proven-stranger", "proven names somebody who is no recipient", at(PROVEN), put(der.seq(der.octets(stranger))))
+        one("proven-stranger", "proven names somebody who is no recipient", at(PROVEN),
+            put(der.seq(der.octets(stranger))))
         one("proven-twice", "proven names a recipient twice", at(PROVEN), put(der.seq(der.octets(mine) * 2)))
         one("proven-id-3", "a key id of 3 bytes in proven", at(PROVEN), put(der.seq(der.octets(b"abc"))))
         one("proven-id-33", "a key id of 33 bytes in proven", at(PROVEN), put(der.seq(der.octets(bytes(33)))))
@@ -64,7 +67,8 @@ def _fields(c, w):
         one("reason-long", "a reason of 1025 bytes", at(PROVEN), followed_by(der.text("x" * 1025, 0x83)))
         one("order-empty", "an empty orderId", at(PROVEN), followed_by(der.octets(b"", 0x84)))
         one("order-33", "an orderId of 33 bytes", at(PROVEN), followed_by(der.octets(bytes(33), 0x84)))
-        one("order-before-reason", "orderId before reason", at(PROVEN), followed_by(der.octets(b"x", 0x84) + der.text("x", 0x83)))
+        one("order-before-reason", "orderId before reason", at(PROVEN),
+            followed_by(der.octets(b"x", 0x84) + der.text("x", 0x83)))
         one("more", "an element more", at(HINTS), followed_by(der.tlv(der.NULL)))
         one("trailing", "a byte after it", (), followed_by(b"\x00"))
         one("long-length", "a length that is not minimal", (ARCHIVE,), long_length)
@@ -101,7 +105,8 @@ def _hints(c, w):
     ):
         hint(name, what, (mine, uri))
     one("id-3", "a key id of 3 bytes", (HINTS - 3,), put(der.seq(der.seq(der.octets(b"abc"), der.text(good)))))
-    one("more", "an element more in a hint", (HINTS - 3,), put(der.seq(der.seq(der.octets(mine), der.text(good), der.tlv(der.NULL)))))
+    one("more", "an element more in a hint", (HINTS - 3,),
+        put(der.seq(der.seq(der.octets(mine), der.text(good), der.tlv(der.NULL)))))
     one("without-uri", "a hint without its URI", (HINTS - 3,), put(der.seq(der.seq(der.octets(mine)))))
 
 
@@ -119,7 +124,8 @@ def _lineage(c, w):
     three("history-short", "an entry of history is missing", (HISTORY, 1), drop)
     three("history-long", "an entry of history too many", (HISTORY, 0), lambda d: d + d)
     three("history-empty", "an empty history", (HISTORY,), put(der.tlv(0xA2)))
-    three("history-swapped", "history in the other order", (HISTORY,), lambda d: der.tlv(0xA2, *(e.raw for e in der.parse(d).children[::-1])))
+    three("history-swapped", "history in the other order", (HISTORY,),
+        lambda d: der.tlv(0xA2, *(e.raw for e in der.parse(d).children[::-1])))
     three("history-digest-31", "a digest of 31 bytes in history", (HISTORY, 0, 0), body(shorter))
     three("history-id-3", "a key id of 3 bytes in history", (HISTORY, 0, 1), put(der.seq(der.octets(b"abc"))))
     three("history-id-33", "a key id of 33 bytes in history", (HISTORY, 0, 1), put(der.seq(der.octets(bytes(33)))))
@@ -135,7 +141,8 @@ def _lineage(c, w):
     one("previous", "previous in the first record", (GENERATION,), followed_by(der.octets(bytes(32), 0x80)))
     one("manifest", "manifestDigest in the first record", (GENERATION,), followed_by(der.octets(bytes(32), 0x81)))
     one("history", "history in the first record", (GENERATION,), followed_by(entry))
-    one("all", "all three in the first record", (GENERATION,), followed_by(der.octets(bytes(32), 0x80) + der.octets(bytes(32), 0x81) + entry))
+    one("all", "all three in the first record", (GENERATION,),
+        followed_by(der.octets(bytes(32), 0x80) + der.octets(bytes(32), 0x81) + entry))
     one("empty-history", "an empty history in the first record", (GENERATION,), followed_by(der.tlv(0xA2)))
 
 
@@ -171,11 +178,13 @@ def _splices(c, w):
     added = w.spec(recipients=w.to("kek-p256", "kek-next"))
     added_made = writer.write(added)
     envelope_added = parts(added_made)[0]
-    splice("recipient-added", "a recipient was added to the envelope without a record", first, envelope_added, r1, 1, "kek-next")
+    splice("recipient-added", "a recipient was added to the envelope without a record", first, envelope_added, r1, 1,
+        "kek-next")
 
     # the same archive, but its signer signed two manifests of it
     base = w.spec(archive_id=first.archive_id)
     one = writer.write(base)
     other = writer.write(w.spec(archive_id=first.archive_id, label="the other manifest", rotations=(w.rotation(),)))
-    c.bad("splice-record-of-other-manifest", "record", "a genuine record for another manifest of the same archive and keys",
+    c.bad("splice-record-of-other-manifest", "record",
+        "a genuine record for another manifest of the same archive and keys",
           one.data[:4096] + other.data[4096:12288] + one.data[12288:], keys=("kek-next",))

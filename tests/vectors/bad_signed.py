@@ -117,7 +117,8 @@ def _outside(p):
     one("long-length", "a length that is not minimal", (*sd, 0), long_length)
     one("wide-integer", "an INTEGER that is not minimal", (*sd, 0), wide_integer)
     one("no-der", "no DER at all", (), put(b"\xff" * 300))
-    one("bare", "the content alone, without a SignedData", (), lambda d: der.parse(d).children[1].children[0].children[2]
+    one("bare", "the content alone, without a SignedData", (),
+        lambda d: der.parse(d).children[1].children[0].children[2]
         .children[1].children[0].body)
     p.one("no-signers", "no signer", "infos", lambda data: der.set_of([]))
 
@@ -181,7 +182,8 @@ def _attributes(p):
         p.one(f"attribute-twice-{name}", f"{name} twice", "attribute-set",
               lambda data, key=key: _with_twin(data, {"type": 0, "digest": 1, "time": 2, "certificate": 3}[key]))
         p.one(f"attribute-two-values-{name}", f"{name} with two values", "attributes",
-              lambda attributes, key=key: {**attributes, key: edit((1,), lambda v: der.tlv(der.SET, split(v)[1] * 2))(attributes[key])})
+              lambda attributes, key=key: {**attributes,
+              key: edit((1,), lambda v: der.tlv(der.SET, split(v)[1] * 2))(attributes[key])})
         p.one(f"attribute-no-value-{name}", f"{name} without a value", "attributes",
               lambda attributes, key=key: {**attributes, key: edit((1,), put(der.set_of([])))(attributes[key])})
     change("extra", "a fifth attribute", extra=attr(bytes.fromhex("06092a864886f70d01090f"), der.seq()))
@@ -204,14 +206,19 @@ def _attributes(p):
     }
     for name, (tag, value) in times.items():
         change(f"time-{name}", f"signing-time {value.decode()}", time=attr(rules.ID_SIGNING_TIME, der.tlv(tag, value)))
-    change("ess-other", "a certHash of another certificate", certificate=attr(ess, der.seq(der.seq(der.seq(der.octets(bytes(32)))))))
+    change("ess-other", "a certHash of another certificate",
+        certificate=attr(ess, der.seq(der.seq(der.seq(der.octets(bytes(32)))))))
     change("ess-sha1", "a certHash of 20 bytes",
            certificate=attr(ess, der.seq(der.seq(der.seq(der.octets(hashlib.sha1(certificate).digest()))))))
-    change("ess-hash-algorithm", "the default hashAlgorithm is written", certificate=attr(ess, der.seq(der.seq(der.seq(rules.SHA256, cert_hash)))))
-    change("ess-two", "two ESSCertIDv2", certificate=attr(ess, der.seq(der.seq(der.seq(cert_hash), der.seq(cert_hash)))))
+    change("ess-hash-algorithm", "the default hashAlgorithm is written",
+        certificate=attr(ess, der.seq(der.seq(der.seq(rules.SHA256, cert_hash)))))
+    change("ess-two", "two ESSCertIDv2", certificate=attr(ess,
+        der.seq(der.seq(der.seq(cert_hash), der.seq(cert_hash)))))
     change("ess-none", "no ESSCertIDv2", certificate=attr(ess, der.seq(der.seq())))
-    change("ess-policies", "policies", certificate=attr(ess, der.seq(der.seq(der.seq(cert_hash)), der.seq(der.seq(rules.ID_DATA)))))
-    change("ess-issuer-shape", "an issuerSerial that is none", certificate=attr(ess, der.seq(der.seq(der.seq(cert_hash, der.integer(1))))))
+    change("ess-policies", "policies", certificate=attr(ess,
+        der.seq(der.seq(der.seq(cert_hash)), der.seq(der.seq(rules.ID_DATA)))))
+    change("ess-issuer-shape", "an issuerSerial that is none",
+        certificate=attr(ess, der.seq(der.seq(der.seq(cert_hash, der.integer(1))))))
     p.one("attributes-unsorted", "the attributes are not in order", "attribute-set", edit((), swapped))
     p.one("attributes-empty", "no attribute at all", "attribute-set", put(der.tlv(0xA0)))
 
@@ -219,7 +226,8 @@ def _attributes(p):
 def _with_twin(data, which):
     """One of the attributes twice, in order: a SET OF may hold equal elements."""
     children = [child.raw for child in der.parse(data).children]
-    wanted = (rules.ID_CONTENT_TYPE, rules.ID_MESSAGE_DIGEST, rules.ID_SIGNING_TIME, rules.ID_SIGNING_CERTIFICATE_V2)[which]
+    wanted = (rules.ID_CONTENT_TYPE, rules.ID_MESSAGE_DIGEST, rules.ID_SIGNING_TIME,
+        rules.ID_SIGNING_CERTIFICATE_V2)[which]
     twin = next(child for child in children if der.parse(child).children[0].raw == wanted)
     return der.set_of([*children, twin], 0xA0)
 
@@ -249,7 +257,8 @@ def _certificates(p, w):
     def with_certificate(name, what, certificate, sid=None):
         """The signer is named and its signature made as if the certificate were a good one."""
         def attributes(values):
-            ess = writer.attribute(rules.ID_SIGNING_CERTIFICATE_V2, der.seq(der.seq(der.seq(der.octets(rules.sha256(certificate))))))
+            ess = writer.attribute(rules.ID_SIGNING_CERTIFICATE_V2,
+                der.seq(der.seq(der.seq(der.octets(rules.sha256(certificate))))))
             return {**values, "certificate": ess}
 
         hooks = {
@@ -260,13 +269,17 @@ def _certificates(p, w):
             hooks["manifest.info"] = lambda data, _: edit((1,), put(der.octets(sid, 0x80)))(data)
         p.c.bad(f"signed-manifest-certificate-{name}", "manifest", what, writer.write(w.spec(hooks=hooks)))
 
-    with_certificate("without-ski", "a certificate without a subjectKeyIdentifier", make(public, p.signer.private, "x", entropy, ski=b""))
+    with_certificate("without-ski", "a certificate without a subjectKeyIdentifier",
+        make(public, p.signer.private, "x", entropy, ski=b""))
     with_certificate("other-ski", "a certificate with another subjectKeyIdentifier than sid",
                      make(public, p.signer.private, "x", entropy, ski=b"\x01" * 20))
     with_certificate("other-key", "a certificate of another key under the same identifier",
-                     make(w.signers["stranger"].private.public_key(), p.signer.private, "x", entropy, ski=keys.Certificate(mine).ski))
-    with_certificate("long-ski", "a subjectKeyIdentifier of 65 bytes", make(public, p.signer.private, "x", entropy, ski=b"\x07" * 65), b"\x07" * 65)
-    with_certificate("not-der", "a certificate with a length that is not minimal", der.seq(*(long_length(part.raw) if i == 2 else part.raw
+                     make(w.signers["stranger"].private.public_key(), p.signer.private, "x", entropy,
+                     ski=keys.Certificate(mine).ski))
+    with_certificate("long-ski", "a subjectKeyIdentifier of 65 bytes",
+        make(public, p.signer.private, "x", entropy, ski=b"\x07" * 65), b"\x07" * 65)
+    with_certificate("not-der", "a certificate with a length that is not minimal",
+        der.seq(*(long_length(part.raw) if i == 2 else part.raw
                      for i, part in enumerate(der.parse(mine).children))), keys.Certificate(mine).ski)
     with_certificate("trailing", "a byte after the certificate's parts", der.seq(split(mine)[1], der.tlv(der.NULL)))
 
@@ -276,7 +289,8 @@ def _keys_of_signers(p, w):
     issuer = w.signers["backup"].private
     entropy = keys.Entropy("odd signers")
     ed = ed25519.Ed25519PrivateKey.from_private_bytes(b"\x11" * 32)
-    ed_spki = der.seq(ED25519, der.bits(ed.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)))
+    ed_spki = der.seq(ED25519, der.bits(ed.public_key().public_bytes(serialization.Encoding.Raw,
+        serialization.PublicFormat.Raw)))
     point = split(der.parse(keys.spki_of(issuer.public_key())).children[1].raw)[1][1:]
     curve = bytes.fromhex("06082a8648ce3d030107")
 
@@ -292,14 +306,17 @@ def _keys_of_signers(p, w):
         "ed25519": (ed_spki, "an Ed25519 key", None, ED25519),
         "p521": (keys.spki_of(p521.public_key()), "a key on P-521", None, rules.ECDSA_SHA256),
         "secp256k1": (keys.spki_of(k256.public_key()), "a key on secp256k1", None, rules.ECDSA_SHA256),
-        "compressed": (spki(ec_algorithm, bytes([2 + point[-1] % 2]) + point[1:33]), "a compressed point", issuer, rules.ECDSA_SHA256),
-        "off-curve": (spki(ec_algorithm, point[:-1] + bytes([point[-1] ^ 1])), "a point off its curve", issuer, rules.ECDSA_SHA256),
+        "compressed": (spki(ec_algorithm, bytes([2 + point[-1] % 2]) + point[1:33]), "a compressed point", issuer,
+        rules.ECDSA_SHA256),
+        "off-curve": (spki(ec_algorithm, point[:-1] + bytes([point[-1] ^ 1])), "a point off its curve", issuer,
+        rules.ECDSA_SHA256),
         "rsa1024": (keys.spki_of(small.public_key()), "an RSA key of 1024 bits", small, rules.PSS_SHA256),
         "rsa-e17": (keys.spki_of(odd.public_key()), "an RSA key with the exponent 17", odd, rules.PSS_SHA256),
     }
     for name, (key, what, private, algorithm) in cases.items():
         certificate = keys.make_certificate(key, issuer, name, entropy, ski=b"\x55" * 20)
-        ess = writer.attribute(rules.ID_SIGNING_CERTIFICATE_V2, der.seq(der.seq(der.seq(der.octets(rules.sha256(certificate))))))
+        ess = writer.attribute(rules.ID_SIGNING_CERTIFICATE_V2,
+            der.seq(der.seq(der.seq(der.octets(rules.sha256(certificate))))))
 
         def info(data, _, private=private, algorithm=algorithm):
             signed = b"\x31" + der.parse(data).children[3].raw[1:]
@@ -321,12 +338,15 @@ def _signers(manifest, record, w):
     manifest.signed_by("key-twice", "one key signs twice, with two certificates", [backup, again],
                        hooks={"package": edit((4,), put(der.seq(der.octets(keys_certificate(backup).key_id))))})
     rotator = w.signers["rotator"]
-    record.signed_by("key-twice", "one key signs twice, with two certificates", [rotator, signer("rotator again", rotator.private)])
+    record.signed_by("key-twice", "one key signs twice, with two certificates",
+        [rotator, signer("rotator again", rotator.private)])
     manifest.one("info-twice", "one SignerInfo twice", "infos", lambda data: der.tlv(der.SET, split(data)[1] * 2))
     five = [w.signers[n] for n in ("backup", "backup2", "backup-p384", "backup-rsa", "stranger")]
     manifest.signed_by("five", "five signers", five, slot_size=8192,
-                       hooks={"package": edit((4,), lambda d: der.seq(*(child.raw for child in der.parse(d).children[:4])))})
-    manifest.one("infos-unsorted", "signerInfos not in order", "infos", edit((), swapped), signers=w.by("backup", "backup2"))
+                       hooks={"package": edit((4,),
+                       lambda d: der.seq(*(child.raw for child in der.parse(d).children[:4])))})
+    manifest.one("infos-unsorted", "signerInfos not in order", "infos", edit((), swapped),
+        signers=w.by("backup", "backup2"))
     manifest.one("one-of-two-bad", "one of two signatures does not hold", "infos", edit((1, 5), flip(-1)),
                  signers=w.by("backup", "backup2"))
 
@@ -345,7 +365,8 @@ def _signers(manifest, record, w):
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding
 
-    rsa("v15", "a real PKCS#1 v1.5 signature", resigned(RSA_V15_SHA256, lambda key, data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())))
+    rsa("v15", "a real PKCS#1 v1.5 signature", resigned(RSA_V15_SHA256, lambda key,
+        data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())))
     rsa("v15-as-pss", "a PKCS#1 v1.5 signature under the name of PSS",
         resigned(rules.PSS_SHA256, lambda key, data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())))
     # no salt at all is the one deterministic form that the library makes
@@ -372,8 +393,10 @@ def _manifest(c, w):
         one(f"{name}-31", f"{name} of 31 bytes", (i,), body(shorter))
         one(f"{name}-33", f"{name} of 33 bytes", (i,), body(longer))
     one("preamble-digest", "another preambleDigest", (2,), flip(0))
-    for i, name, layer in ((3, "envelope-digest", "envelope"), (4, "record-digest", "record"), (8, "payload-digest", "index")):
-        c.bad(f"manifest-{name}", layer, f"another {name}, signed so", writer.write(w.spec(hooks={"manifest": edit((i,), flip(0))})))
+    for i, name, layer in ((3, "envelope-digest", "envelope"), (4, "record-digest", "record"),
+            (8, "payload-digest", "index")):
+        c.bad(f"manifest-{name}", layer, f"another {name}, signed so",
+            writer.write(w.spec(hooks={"manifest": edit((i,), flip(0))})))
     one("suite", "a suite of a later version", (5,), put(rules.ARC + b"\x0a"), "newer")
     one("segments-0", "segmentCount 0", (6,), put(der.integer(0)))
     one("segments-2", "segmentCount one too large", (6,), put(der.integer(2)))
@@ -382,8 +405,10 @@ def _manifest(c, w):
     one("segments-63-bits", "segmentCount of 2^63", (6,), put(der.integer(1 << 63)))
     one("plaintext-length", "plaintextLength one too large", (7,), put(der.integer(101)))
     one("plaintext-negative", "a negative plaintextLength", (7,), put(der.integer(-100)))
-    times = ("20261301020304Z", "20260230020304Z", "20260301240000Z", "20260301020360Z", "20260301020304", "20260301020304.5Z",
-             "202603010203Z", "20260301020304+0000", "19691231235959Z", "2026-3-01020304Z", "20270229000000Z", "00000301020304Z")
+    times = ("20261301020304Z", "20260230020304Z", "20260301240000Z", "20260301020360Z", "20260301020304",
+        "20260301020304.5Z",
+             "202603010203Z", "20260301020304+0000", "19691231235959Z", "2026-3-01020304Z", "20270229000000Z",
+             "00000301020304Z")
     for value in times:
         label = value.replace("+", "p").replace(".", "d")
         one(f"created-{label}", f"createdAt {value}", (9,), put(der.tlv(der.GENERALIZED_TIME, value.encode())))
@@ -415,19 +440,24 @@ def _optional(c, w):
         one(f"{name}-v4", f"{name} is no UUID of version 7", **{name: (other[:6] + b"\x41" + other[7:], bytes(32))})
         one(f"{name}-id-15", f"{name} of 15 bytes", **{name: (other[:15], bytes(32))})
         one(f"{name}-digest-31", f"{name} with a digest of 31 bytes", **{name: (other, bytes(31))})
-        one(f"{name}-more", f"an element more in {name}", body(lambda b: b + der.tlv(der.NULL)), **{name: (other, bytes(32))})
+        one(f"{name}-more", f"an element more in {name}", body(lambda b: b + der.tlv(der.NULL)),
+            **{name: (other, bytes(32))})
         one(f"{name}-less", f"no digest in {name}", body(lambda b: b[:18]), **{name: (other, bytes(32))})
-    texts = {"control": "a\tb", "newline": "a\n", "nul": "a\0b", "delete": "a\x7f", "c1": "a\x9bb", "empty": "", "long": "x" * 1025,
+    texts = {"control": "a\tb", "newline": "a\n", "nul": "a\0b", "delete": "a\x7f", "c1": "a\x9bb", "empty": "",
+        "long": "x" * 1025,
              "long-utf8": "ä" * 512 + "x"}
-    raws = {"utf8": b"a\xff", "utf8-cut": b"a\xc3", "overlong": b"\xc0\x80", "surrogate": b"\xed\xa0\x80", "above-unicode": b"\xf4\x90\x80\x80"}
+    raws = {"utf8": b"a\xff", "utf8-cut": b"a\xc3", "overlong": b"\xc0\x80", "surrogate": b"\xed\xa0\x80",
+        "above-unicode": b"\xf4\x90\x80\x80"}
     for field, tag in (("label", 0x83), ("producer", 0x85)):
         for name, value in texts.items():
             one(f"{field}-{name}", f"{field}: {name}", **{field: value})
         for name, value in raws.items():
             one(f"{field}-{name}", f"{field}: {name}", put(der.tlv(tag, value)), **{field: "x"})
     one("label-constructed", "a label in pieces", lambda d: der.tlv(0xA3, der.text("a"), der.text("b")), label="ab")
-    sequences = {"no-equals": "system", "empty-value": "system= timeline=1", "empty-key": "=7", "upper-key": "System=7", "digit-key": "a1=7",
-                 "two-spaces": "a=1  b=2", "leading-space": " a=1", "trailing-space": "a=1 ", "key-twice": "a=1 a=2", "not-ascii": "a=ä",
+    sequences = {"no-equals": "system", "empty-value": "system= timeline=1", "empty-key": "=7", "upper-key": "System=7",
+        "digit-key": "a1=7",
+                 "two-spaces": "a=1  b=2", "leading-space": " a=1", "trailing-space": "a=1 ", "key-twice": "a=1 a=2",
+                 "not-ascii": "a=ä",
                  "tab": "a=1\tb=2", "empty": "", "long": "a=" + "x" * 1023, "space": " "}
     for name, value in sequences.items():
         one(f"sequence-{name}", f"sequence: {name}", sequence=value)
@@ -436,7 +466,8 @@ def _optional(c, w):
         one(f"wal-without-{missing}", f"kind wal whose sequence has no {missing}", kind=2, sequence=words)
     one("retain-until-earlier", "retainUntil before createdAt", retain_until=CREATED - datetime.timedelta(seconds=1))
     one("retain-until-no-time", "retainUntil is no time", put(der.tlv(0x82, b"20261301000000Z")), retain_until=CREATED)
-    one("retain-until-fraction", "retainUntil with a fraction", put(der.tlv(0x82, b"20990101000000.0Z")), retain_until=CREATED)
+    one("retain-until-fraction", "retainUntil with a fraction", put(der.tlv(0x82, b"20990101000000.0Z")),
+        retain_until=CREATED)
     one("policy-digest-31", "policyDigest of 31 bytes", policy_digest=bytes(31))
     one("policy-digest-33", "policyDigest of 33 bytes", policy_digest=bytes(33))
     one("label-before-sequence", "optional fields not in order", lambda d: der.text("label", 0x83) + d, sequence="a=1")

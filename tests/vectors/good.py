@@ -189,13 +189,16 @@ def _options(c, w):
         sequence = "system=7 timeline=1 segment=000000010000000000000002" if name == "wal" else None
         _plain(c, w, f"good-kind-{name}", f"kind {name}", kind=kind, sequence=sequence)
     mine = w.to("kek-p256")[0].id
-    for name, uri in (("other-attributes", "pkcs11:token=kek;slot-id=1;x-vendor=pin-value?x-query=module-path"), ("bare", "pkcs11:")):
-        _plain(c, w, f"good-hint-{name}", "a hint with what bk does not write", info=writer.RecordInfo(CREATED, hints=((mine, uri),)))
+    for name, uri in (("other-attributes", "pkcs11:token=kek;slot-id=1;x-vendor=pin-value?x-query=module-path"),
+            ("bare", "pkcs11:")):
+        _plain(c, w, f"good-hint-{name}", "a hint with what bk does not write",
+            info=writer.RecordInfo(CREATED, hints=((mine, uri),)))
     _plain(c, w, "good-label-1024", "a label of 1024 bytes", label="ä" * 512)
     _plain(c, w, "good-retain-until-now", "retainUntil equal to createdAt", retain_until=CREATED)
     _plain(c, w, "good-created-1970", "createdAt at the earliest time", created_at=datetime.datetime(1970, 1, 1))
     _plain(c, w, "good-created-9999", "createdAt at the latest time",
-           created_at=datetime.datetime(9999, 12, 31, 23, 59, 59), archive_id=writer.new_uuid7(keys.Entropy("9"), CREATED))
+           created_at=datetime.datetime(9999, 12, 31, 23, 59, 59),
+           archive_id=writer.new_uuid7(keys.Entropy("9"), CREATED))
     _plain(c, w, "good-leap-day", "createdAt on a leap day", created_at=datetime.datetime(2028, 2, 29))
 
 
@@ -204,7 +207,8 @@ def _rotated(c, w):
         made = []
         for generation in range(2, generations + 1):
             names = ("kek-next",) if generation == generations else (f"kek-many{generation:02d}", 16)
-            made.append(w.rotation(names, by, generation, proven=tuple(r.id for r in w.to(*names)), blindness=generation % 3,
+            made.append(w.rotation(names, by, generation, proven=tuple(r.id for r in w.to(*names)),
+                blindness=generation % 3,
                                    reason=f"rotation {generation}"))
         return tuple(made)
 
@@ -275,5 +279,6 @@ def _trust(c, w):
     _plain(c, w, "good-pinned-record", "trust of a rotator by its digest", ("kek-next",), rotations=(w.rotation(),),
            trust=f"backup:sha256:{pin} rotate:sha256:{rotator}")
     both = w.rotation(by=("backup",))
-    _plain(c, w, "good-one-key-two-roles", "one key trusted for manifests and records", ("kek-next",), rotations=(both,),
+    _plain(c, w, "good-one-key-two-roles", "one key trusted for manifests and records", ("kek-next",),
+        rotations=(both,),
            trust="keys/backup.pem rotate:keys/backup.pem")
