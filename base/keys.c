@@ -152,8 +152,9 @@ spki_bits(X509_PUBKEY *spki, const uint8_t **bits, size_t *len, struct bk_err *e
 }
 
 /*
- * RSA of 2048 to 4096 bits, odd modulus, exponent odd and at least 65537. That the modulus is no prime is not tested,
- * as SP 800-56B 6.4.2 would: it takes 10 to 20 ms a key, and whoever names such a key as theirs harms only themselves.
+ * RSA of 2048 to 4096 bits, odd modulus, exponent odd, at least 65537, and of no more than the 64 bits that OpenSSL
+ * works with beside a modulus of over 3072. That the modulus is no prime is not tested, as SP 800-56B 6.4.2 would: it
+ * takes 10 to 20 ms a key, and whoever names such a key as theirs harms only themselves.
  */
 static enum bk_code
 check_rsa(const EVP_PKEY *key, struct bk_public *p, struct bk_err *err)
@@ -170,8 +171,8 @@ check_rsa(const EVP_PKEY *key, struct bk_public *p, struct bk_err *err)
         rc = bk_fail(err, BK_E_FORMAT, "public key: no RSA modulus and exponent, or an even modulus");
         goto done;
     }
-    if (!BN_is_odd(e) || BN_num_bits(e) < 17 || BN_num_bits(e) > 256)
-        rc = bk_fail(err, BK_E_POLICY, "public key: the RSA exponent is even, under 65537, or over 256 bits");
+    if (!BN_is_odd(e) || BN_num_bits(e) < 17 || BN_num_bits(e) > 64)
+        rc = bk_fail(err, BK_E_POLICY, "public key: the RSA exponent is even, under 65537, or over 64 bits");
 done:
     BN_free(n);
     BN_free(e);

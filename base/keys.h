@@ -81,10 +81,10 @@ BK_MUST_USE enum bk_code bk_public_copy(struct bk_public *dst, const struct bk_p
 
 /*
  * Fills type, bits, id and spki from a DER SubjectPublicKeyInfo; refuses other types, RSA outside 2048 to 4096 bits or
- * with an exponent of less than 65537 or even, compressed points and points off the curve (SP 800-56A 5.6.2.3.3).
- * scheme becomes the default for the type (OAEP-SHA-256 or ECDH). EC keys are re-encoded with a named curve and an
- * uncompressed point, over which the id is computed. BK_E_FORMAT for what is malformed, BK_E_POLICY for a well-formed
- * key of a type or size that bk does not take.
+ * with an exponent of less than 65537, of over 64 bits or even, compressed points and points off the curve (SP 800-56A
+ * 5.6.2.3.3). scheme becomes the default for the type (OAEP-SHA-256 or ECDH). EC keys are re-encoded with a named curve
+ * and an uncompressed point, over which the id is computed. BK_E_FORMAT for what is malformed, BK_E_POLICY for a
+ * well-formed key of a type or size that bk does not take.
  */
 BK_MUST_USE enum bk_code bk_public_from_spki(struct bk_public *out, const uint8_t *der, size_t len, struct bk_err *err);
 

@@ -110,7 +110,7 @@ cmd_on_progress(void *ctx, uint64_t done, uint64_t total)
     (void)cmd_size(done * 1000 / (now - c->progress_started_ms), rate);
     if (total > 0)
         (void)fprintf(stderr, "\r%s: %s of %s, %u%%, %s/s\033[K", c->name, size, cmd_size(total, of),
-                (unsigned)(done * 100 / total), rate);
+                      (unsigned)(done * 100 / total), rate);
     else
         (void)fprintf(stderr, "\r%s: %s, %s/s\033[K", c->name, size, rate);
     (void)fflush(stderr);

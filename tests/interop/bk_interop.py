@@ -7,7 +7,7 @@ whether that page is enough. Keys are in software.
     bk_interop.py write  --recipient PEM|aes:HEX:IDHEX... --sign KEY,CERT... [options] INPUT ARCHIVE
     bk_interop.py check  FOLDER                                              the vectors that FOLDER/index.tsv lists
     bk_interop.py parts  FOLDER OUT      of those that open: OUT/NAME.envelope, .manifest, .record (if it is signed),
-                                         .package (the key package, in the clear) and .signers (their certificates, PEM);
+                                         .package (the key package, in the clear) and .signers (certificates);
                                          on standard output NAME and its keys
 
 KEY is the PEM file of a private key, or aes:HEX:IDHEX. --rotate PEM is --trust rotate:PEM. What is refused is named as
@@ -159,8 +159,8 @@ def write_command(args):
 
 
 def outcome(path, trust, keyring, decrypt=True):
-    """Of reading: (exit status, layer, kind, length and digest of the plaintext that was released), as an index has them;
-    and STATUS:LAYER of bk-verify, which also reports a damaged slot."""
+    """Of reading: (exit status, layer, kind, length and digest of the plaintext that was released), as an index has
+    them; and STATUS:LAYER of bk-verify, which also reports a damaged slot."""
     released = hashlib.sha256()
     size = 0
 

@@ -90,7 +90,7 @@ def load_spki(spki):
         raise der.DerError(f"public key: {error}") from error
     if isinstance(public, rsa.RSAPublicKey):
         numbers = public.public_numbers()
-        if not 2048 <= public.key_size <= 4096 or numbers.e < 65537 or numbers.e % 2 == 0:
+        if not 2048 <= public.key_size <= 4096 or not 65537 <= numbers.e < 2**64 or numbers.e % 2 == 0:
             raise der.DerError("public key: RSA of a size or exponent that is not taken")
     return public
 

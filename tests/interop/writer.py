@@ -21,8 +21,8 @@ KINDS = ("full", "incremental", "wal", "snapshot", "other")
 
 @dataclasses.dataclass
 class Recipient:
-    """public: a public key and oaep "sha256" or "sha1"; or secret and identifier of an AES key. raw: RecipientInfo as it
-    is, with the key id that stands for it in history."""
+    """public: a public key and oaep "sha256" or "sha1"; or secret and identifier of an AES key. raw: RecipientInfo as
+    it is, with the key id that stands for it in history."""
 
     public: object = None
     oaep: str = "sha256"

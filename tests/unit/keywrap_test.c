@@ -9,6 +9,7 @@
 
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
+#include <openssl/param_build.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 
@@ -493,6 +494,51 @@ test_spki_of_rsa(void **state)
     EVP_PKEY_free(key);
 }
 
+/* The public half of key with the exponent 2^(bits - 1) + 1 in place of its own. */
+static EVP_PKEY *
+with_exponent_of(const EVP_PKEY *key, int bits)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+    BIGNUM *n = NULL, *e = BN_new();
+    EVP_PKEY *made = NULL;
+    OSSL_PARAM *params;
+
+    assert_int_equal(EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &n), 1);
+    assert_true(BN_set_bit(e, bits - 1) == 1 && BN_set_bit(e, 0) == 1);
+    assert_int_equal(OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n), 1);
+    assert_int_equal(OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, e), 1);
+    params = OSSL_PARAM_BLD_to_param(build);
+    assert_non_null(params);
+    assert_int_equal(EVP_PKEY_fromdata_init(ctx), 1);
+    assert_int_equal(EVP_PKEY_fromdata(ctx, &made, EVP_PKEY_PUBLIC_KEY, params), 1);
+    OSSL_PARAM_free(params);
+    OSSL_PARAM_BLD_free(build);
+    EVP_PKEY_CTX_free(ctx);
+    BN_free(n);
+    BN_free(e);
+    return made;
+}
+
+/* OpenSSL would refuse to wrap to it, once it is a recipient; found by fuzzing. */
+static void
+test_spki_refuses_a_huge_exponent(void **state)
+{
+    EVP_PKEY *key = rsa(2048, 65537), *made;
+    struct bk_public p = {0};
+
+    (void)state;
+    made = with_exponent_of(key, 64);
+    public_of(made, &p);
+    assert_int_equal(p.type, BK_KEY_RSA);
+    bk_public_free(&p);
+    EVP_PKEY_free(made);
+    made = with_exponent_of(key, 65);
+    assert_int_equal(public_code(made), BK_E_POLICY);
+    EVP_PKEY_free(made);
+    EVP_PKEY_free(key);
+}
+
 /* The modulus's last byte stands before the exponent's five: 02 03 01 00 01. */
 static void
 test_spki_refuses_an_even_modulus(void **state)
@@ -699,6 +745,7 @@ main(void)
         cmocka_unit_test(test_spki_types),
         cmocka_unit_test(test_spki_of_rsa),
         cmocka_unit_test(test_spki_refuses_an_even_modulus),
+        cmocka_unit_test(test_spki_refuses_a_huge_exponent),
         cmocka_unit_test(test_spki_with_explicit_parameters),
         cmocka_unit_test(test_ecdsa_of_rfc_6979),
         cmocka_unit_test(test_rsa_pss_has_one_form),

@@ -82,8 +82,8 @@ def _preamble(c, w):
 
 def _slots(c, w):
     def both(name, what, change, layer="slots", **spec):
-        c.bad(f"slots-{name}", layer, what, writer.write(w.spec(hooks={"slots": lambda pair,
-            slot: [change(s) for s in pair]}, **spec)))
+        hooks = {"slots": lambda pair, slot: [change(s) for s in pair]}
+        c.bad(f"slots-{name}", layer, what, writer.write(w.spec(hooks=hooks, **spec)))
 
     def sealed(change):
         """The header is changed, and the checksum made right again; lengths are read as they then stand."""

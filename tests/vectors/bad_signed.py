@@ -1,4 +1,5 @@
-"""Defects of a SignedData (section 13), around the manifest and around a key record; and of the manifest (section 14)."""
+"""Defects of a SignedData (section 13), around the manifest and around a key record; and of the manifest
+(section 14)."""
 
 import dataclasses
 import datetime
@@ -365,8 +366,8 @@ def _signers(manifest, record, w):
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding
 
-    rsa("v15", "a real PKCS#1 v1.5 signature", resigned(RSA_V15_SHA256, lambda key,
-        data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())))
+    rsa("v15", "a real PKCS#1 v1.5 signature",
+        resigned(RSA_V15_SHA256, lambda key, data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())))
     rsa("v15-as-pss", "a PKCS#1 v1.5 signature under the name of PSS",
         resigned(rules.PSS_SHA256, lambda key, data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())))
     # no salt at all is the one deterministic form that the library makes

@@ -1,4 +1,4 @@
-"""The fixed world of the vectors: keys from seeds, certificates, pins, and the archive that every defect starts from."""
+"""The fixed world of the vectors: keys from seeds, certificates, and the archive that every defect starts from."""
 
 import dataclasses
 import datetime
@@ -179,7 +179,7 @@ class Raw:
 
 
 def edit(path, change):
-    """A hook that replaces the element at path (numbers of children from the root) by what change makes of its bytes."""
+    """A hook that replaces the element at path (numbers of children from the root) by what change makes of it."""
 
     def hook(data, *_):
         if not path:
