@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+BK_PRINTF(3, 0)
 static void
 fill(struct bk_err *err, enum bk_code code, const char *fmt, va_list args)
 {

@@ -79,13 +79,16 @@ check_part(const char *at, size_t len, char separator, const char *const *names,
         int index = name_index(names, at, name);
         enum bk_code rc;
 
-        if (item > 0 && !query && name == 7 && memcmp(at, "slot-id", 7) == 0)
+        /* p11-kit stops reading at the first one, and takes what it has for all that was asked for */
+        if (item == 0 || (end != NULL && item + 1 == len))
+            return bk_fail(err, BK_E_USAGE, "PKCS#11 URI: an attribute is empty: a '%c' too many", separator);
+        if (!query && name == 7 && memcmp(at, "slot-id", 7) == 0)
             return bk_fail(err, BK_E_USAGE,
                            "PKCS#11 URI: slot-id= is refused, since slots are renumbered; name the "
                            "token by token= or serial=");
-        if (item > 0 && !query && (rc = check_misplaced_pin(at, item, err)) != BK_OK)
+        if (!query && (rc = check_misplaced_pin(at, item, err)) != BK_OK)
             return rc;
-        if (item > 0 && (index < 0 || equals == NULL)) {
+        if (index < 0 || equals == NULL) {
             if (query)
                 return bk_fail(err, BK_E_USAGE,
                                "PKCS#11 URI: attribute %zu after the '?' is not pin-source=, "
@@ -93,13 +96,11 @@ check_part(const char *at, size_t len, char separator, const char *const *names,
                                number);
             return bk_fail(err, BK_E_USAGE, "PKCS#11 URI: unknown attribute '%.*s'", (int)(name < 40 ? name : 40), at);
         }
-        if (item > 0 && (seen & 1U << index) != 0)
+        if ((seen & 1U << index) != 0)
             return bk_fail(err, BK_E_USAGE, "PKCS#11 URI: %s= is given twice", names[index]);
-        if (item > 0) {
-            seen |= 1U << index;
-            if (query && check_value(equals, item - name, err) != BK_OK)
-                return BK_E_USAGE;
-        }
+        seen |= 1U << index;
+        if (query && check_value(equals, item - name, err) != BK_OK)
+            return BK_E_USAGE;
         at += item + (end != NULL);
         len -= item + (end != NULL);
     }

@@ -34,8 +34,9 @@
 #define STORE_GUARD_HELD    4
 
 /* What guard and consumer say to us, one message each. We never say anything: the guard waits for the socket's end. */
+enum { STORE_GUARD_CONSUMER = 1, STORE_GUARD_RESULT };
 struct store_guard_report {
-    enum { STORE_GUARD_CONSUMER = 1, STORE_GUARD_RESULT } kind;
+    int kind;
     int value; /* CONSUMER: its process id; RESULT: 0, or the errno for which it could not be started */
 };
 

@@ -38,6 +38,7 @@ cmd_line(FILE *out, const char *name, const char *kind, const char *text)
     (void)fprintf(out, "%s: %s%s\n", name, kind, bk_text_plain(plain, sizeof plain, text, strlen(text)));
 }
 
+BK_PRINTF(3, 0)
 static void
 say(struct cmd *c, const char *kind, const char *fmt, va_list args)
 {

@@ -23,7 +23,7 @@ export ASAN_OPTIONS=quarantine_size_mb=8:malloc_context_size=8
 build() {
     local log=build/fuzz/build.log
     mkdir -p build/fuzz
-    if ! { cmake --preset fuzz && cmake --build --preset fuzz; } >"$log" 2>&1; then
+    if ! { cmake --preset fuzz && cmake --build --preset fuzz --target fuzzers; } >"$log" 2>&1; then
         tail -n 40 "$log"
         printf 'not ok - the fuzzers build\n'
         exit 1

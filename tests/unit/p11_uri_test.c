@@ -35,7 +35,7 @@ accepts_what_rfc_7512_has(void **state)
         "pkcs11:slot-description=a;slot-manufacturer=b",
         "pkcs11:token=bk;object=%C3%A4?pin-source=file:/etc/pin&module-name=softhsm2",
         "pkcs11:token=bk?module-path=/usr/lib/x.so&pin-value=12%2034",
-        "pkcs11:token=bk;?pin-source=|command",
+        "pkcs11:token=bk?pin-source=|command",
     };
 
     (void)state;
@@ -64,6 +64,11 @@ refuses_what_p11_kit_drops(void **state)
         {"pkcs11:token=a;token=b", "token= is given twice"},
         {"pkcs11:object=a;object=b", "object= is given twice"},
         {"pkcs11:slot-id=3", "slot-id= is refused"},
+        {"pkcs11:token=a;;object=b", "an attribute is empty"},
+        {"pkcs11:;token=a", "an attribute is empty"},
+        {"pkcs11:token=a;", "an attribute is empty"},
+        {"pkcs11:token=a;?pin-value=1", "an attribute is empty"},
+        {"pkcs11:token=a?pin-source=file:x&&module-name=b", "an attribute is empty"},
         {"pkcs11:token=My Token", "byte 16 must be percent-encoded"},
         {"pkcs11:token=\033[2J", "byte 14 must be percent-encoded"},
         {"pkcs11:token=b\303\244", "must be percent-encoded"},
