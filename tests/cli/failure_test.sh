@@ -109,9 +109,22 @@ end_wrap() {
     exec 9>&-
 }
 
+# SoftHSM rewrites a token's file when somebody logs in, and a kill at that instant can lose the token (docs/TOKENS.md):
+# so the tokens are put by before a sweep of kills, and taken out again after each.
+put_tokens_by() {
+    rm -rf "$T/put-by"
+    cp -a "$(token_folder)" "$T/put-by"
+}
+
+take_tokens_again() {
+    rm -rf "$(token_folder)"
+    cp -a "$T/put-by" "$(token_folder)"
+}
+
 # Of an archive whose end was not written nothing can be taken for an archive, however far it came.
 killed_before_the_end() {
     local i part good=yes left=0
+    put_tokens_by
     for ((i = 0; i < KILLS; i++)); do
         start_wrap
         # the more often, the further: from nothing at all to three groups of segments
@@ -121,6 +134,7 @@ killed_before_the_end() {
         kill -9 "$wrap_pid"
         wait "$wrap_pid" 2>/dev/null || true
         exec 9>&-
+        take_tokens_again
         [[ ! -e $T/x.bk ]] || good=no
         while IFS= read -r part; do
             left=$((left + 1))
@@ -138,6 +152,7 @@ killed_before_the_end() {
 # At any moment of a whole run: there is no file, or it is all there.
 killed_at_random() {
     local i pid good=yes took finished=0 start
+    put_tokens_by
     start=$(date +%s%N)
     wrap 0 -q -o "$T/measured.bk" "$T/plain"
     took=$((($(date +%s%N) - start) / 1000))
@@ -148,6 +163,7 @@ killed_at_random() {
         sleep "$(awk -v us="$took" -v seed="$RANDOM" 'BEGIN { srand(seed); printf "%.4f", rand() * us / 1000000 }')"
         kill -9 "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
+        take_tokens_again
         if [[ -e $T/x.bk ]]; then
             finished=$((finished + 1))
             rm -f "$T/out"

@@ -151,6 +151,11 @@ use_tokens() {
     export SOFTHSM2_CONF=$T/$1.conf
 }
 
+# token_folder : the one in use.
+token_folder() {
+    sed -n 's/^directories.tokendir = //p' "$SOFTHSM2_CONF"
+}
+
 # make_token LABEL : a SoftHSM token with a random PIN in $T/LABEL.pin, in the folder in use.
 make_token() {
     (umask 077 && openssl rand -hex 12 >"$T/$1.pin")

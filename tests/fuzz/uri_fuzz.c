@@ -1,4 +1,5 @@
 /* PKCS#11 URIs, and the hints of records: a PIN is never in a message, and never in a hint. */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +29,7 @@ answer_without_pin(const char *text, const struct bk_err *err)
     struct bk_err err_other = {0};
 
     for (; at != NULL && *at != '\0' && *at != '&'; at++) {
-        if (*at == '%' && at[1] != '\0' && at[2] != '\0')
+        if (*at == '%' && isxdigit((unsigned char)at[1]) && isxdigit((unsigned char)at[2]))
             at += 2; /* an encoded byte stays what it is */
         else if ((*at >= 'a' && *at < 'z') || (*at >= 'A' && *at < 'Z') || (*at >= '0' && *at < '9'))
             (*at)++;
