@@ -43,6 +43,17 @@ wait_until() {
 }
 
 ended() { ! kill -0 "$1" 2>/dev/null; }
+
+# ends_in_time TEXT PID : in 30 seconds; else it is killed, so that nothing here waits for ever.
+ends_in_time() {
+    if wait_until 30 ended "$2"; then
+        pass "$1"
+    else
+        fail "$1"
+        kill -9 "$2"
+    fi
+}
+
 parts_of() { find "$(dirname "$1")" -maxdepth 1 -name ".$(basename "$1").*.part"; }
 
 # part_grew PATH SIZE : its staged part is there and at least that long.
@@ -72,7 +83,7 @@ producers() {
     pid=$!
     check 'the producer has written' wait_until 30 part_grew "$T/x.bk" 1000000
     kill -9 "$(cat "$T/producer")"
-    check 'its death ends bk-wrap' wait_until 30 ended "$pid" || kill -9 "$pid"
+    ends_in_time 'its death ends bk-wrap' "$pid"
     wait "$pid" || status=$?
     check 'a killed producer: 7' test "$status" -eq 7
     expect_stderr 'killed by signal 9'
@@ -91,8 +102,8 @@ producers() {
 start_wrap() {
     rm -f "$T/pipe"
     mkfifo "$T/pipe"
-    # a shell without job control starts its background jobs deaf to SIGINT, and bk respects that
-    env --default-signal=INT bk-wrap -q -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" \
+    # a shell without job control starts its background jobs deaf to SIGINT, nohup to SIGHUP, and bk respects that
+    env --default-signal=TERM,INT,HUP bk-wrap -q -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" \
         <"$T/pipe" 2>"$T/stderr" &
     wrap_pid=$!
     exec 9>"$T/pipe"
@@ -104,7 +115,7 @@ feed() { head -c "$1" "$T/plain" 2>/dev/null >&9 || fail 'bk-wrap takes its inpu
 # end_wrap : its status in $wrap_status.
 end_wrap() {
     wrap_status=0
-    check 'bk-wrap ends' wait_until 30 ended "$wrap_pid" || kill -9 "$wrap_pid"
+    ends_in_time 'it ends' "$wrap_pid"
     wait "$wrap_pid" 2>/dev/null || wrap_status=$?
     exec 9>&-
 }
@@ -187,7 +198,7 @@ stopped() {
         no_file "$T/x.bk"
     done
     # and takes a producer along that does not want to go
-    env --default-signal=INT bk-wrap -q -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" \
+    env --default-signal=TERM,INT,HUP bk-wrap -q -r "$T/ec.pem" -s "$(key_uri signer backup)" -o "$T/x.bk" \
         -- sh -c 'trap "" TERM INT HUP; echo $$ >"$1"; cat "$2"; sleep 300 & wait' sh "$T/stubborn" "$T/plain" \
         2>"$T/stderr" </dev/null &
     wrap_pid=$!

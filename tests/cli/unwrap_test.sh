@@ -327,8 +327,8 @@ killed_unwrap() {
     size=$(stat -c %s "$T/a.bk")
     rm -f "$T"/c.* "$T/slow"
     mkfifo "$T/slow"
-    # a shell without job control starts its background jobs deaf to SIGINT, and bk respects that
-    env --default-signal=INT bk-unwrap -q --allow-unverified -t "$T/backup.pem" -k "$(token_uri kek)" \
+    # a shell without job control starts its background jobs deaf to SIGINT, nohup to SIGHUP, and bk respects that
+    env --default-signal=TERM,INT,HUP bk-unwrap -q --allow-unverified -t "$T/backup.pem" -k "$(token_uri kek)" \
         - -- "$T/commit" "$T/c" <"$T/slow" 2>"$T/stderr" &
     pid=$!
     exec 9>"$T/slow"
