@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <openssl/err.h>
+
 BK_PRINTF(3, 0)
 static void
 fill(struct bk_err *err, enum bk_code code, const char *fmt, va_list args)
@@ -52,6 +54,17 @@ enum bk_code
 bk_fail_nomem(struct bk_err *err)
 {
     return bk_fail(err, BK_E_NO_ROOM, "out of memory");
+}
+
+enum bk_code
+bk_crypto_end(enum bk_code rc, struct bk_err *err)
+{
+    unsigned long queued;
+    int no_memory = 0;
+
+    while ((queued = ERR_get_error()) != 0)
+        no_memory |= ERR_GET_REASON(queued) == ERR_R_MALLOC_FAILURE;
+    return rc != BK_OK && no_memory ? bk_fail_nomem(err) : rc;
 }
 
 void

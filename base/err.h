@@ -56,6 +56,12 @@ BK_MUST_USE enum bk_code bk_fail_errno(struct bk_err *err, int os_errno, const c
 /* Memory could not be had. */
 BK_MUST_USE enum bk_code bk_fail_nomem(struct bk_err *err);
 
+/*
+ * After calls of the crypto library: forgets what it put in its queue of errors. If one of them says that memory could
+ * not be had, a failure is that and not what it was taken for: *err is filled anew. Returns the code that holds.
+ */
+BK_MUST_USE enum bk_code bk_crypto_end(enum bk_code rc, struct bk_err *err);
+
 /* Puts "prefix: " before the message that is there: the caller knows which slot, file or recipient it was about. */
 void bk_err_prefix(struct bk_err *err, const char *fmt, ...) BK_PRINTF(2, 3);
 

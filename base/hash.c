@@ -1,23 +1,44 @@
+/* OpenSSL's one interface to SHA-256 that needs no memory is marked deprecated; by EVP a digest could fail. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "base/hash.h"
 
+#include <assert.h>
+#include <stdalign.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <openssl/sha.h>
 
-/* EVP_Digest with a fetched SHA-256 cannot fail on memory that is there; a process without SHA-256 must not go on. */
-static void
-must(int ok)
+static_assert(sizeof(SHA256_CTX) <= sizeof(struct bk_sha256_ctx) && alignof(SHA256_CTX) <= alignof(uint64_t),
+              "the state has room for OpenSSL's");
+
+static SHA256_CTX *
+openssl_state(struct bk_sha256_ctx *ctx)
 {
-    if (ok != 1)
-        OPENSSL_die("SHA-256 is not available", __FILE__, __LINE__);
+    return (SHA256_CTX *)(void *)ctx->state;
+}
+
+void
+bk_sha256_start(struct bk_sha256_ctx *ctx)
+{
+    (void)SHA256_Init(openssl_state(ctx));
+}
+
+void
+bk_sha256_add(struct bk_sha256_ctx *ctx, const void *data, size_t len)
+{
+    (void)SHA256_Update(openssl_state(ctx), data, len);
+}
+
+void
+bk_sha256_end(struct bk_sha256_ctx *ctx, uint8_t out[BK_SHA256_LEN])
+{
+    (void)SHA256_Final(out, openssl_state(ctx));
 }
 
 void
 bk_sha256(const void *data, size_t len, uint8_t out[BK_SHA256_LEN])
 {
-    must(SHA256(data, len, out) != NULL);
+    bk_sha256_2(data, len, NULL, 0, out);
 }
 
 void
@@ -29,27 +50,6 @@ bk_sha256_2(const void *a, size_t a_len, const void *b, size_t b_len, uint8_t ou
     bk_sha256_add(&ctx, a, a_len);
     bk_sha256_add(&ctx, b, b_len);
     bk_sha256_end(&ctx, out);
-}
-
-void
-bk_sha256_start(struct bk_sha256_ctx *ctx)
-{
-    ctx->impl = EVP_MD_CTX_new();
-    must(ctx->impl != NULL && EVP_DigestInit_ex(ctx->impl, EVP_sha256(), NULL) == 1);
-}
-
-void
-bk_sha256_add(struct bk_sha256_ctx *ctx, const void *data, size_t len)
-{
-    must(EVP_DigestUpdate(ctx->impl, data, len));
-}
-
-void
-bk_sha256_end(struct bk_sha256_ctx *ctx, uint8_t out[BK_SHA256_LEN])
-{
-    must(EVP_DigestFinal_ex(ctx->impl, out, NULL));
-    EVP_MD_CTX_free(ctx->impl);
-    ctx->impl = NULL;
 }
 
 char *

@@ -1,4 +1,4 @@
-/* SHA-256 (FIPS 180-4) and text forms of digests and identifiers. */
+/* SHA-256 (FIPS 180-4), which cannot fail and allocates nothing, and text forms of digests and identifiers. */
 #ifndef BK_BASE_HASH_H
 #define BK_BASE_HASH_H
 
@@ -14,9 +14,9 @@ void bk_sha256(const void *data, size_t len, uint8_t out[BK_SHA256_LEN]);
 /* SHA-256 over two pieces, one after the other. */
 void bk_sha256_2(const void *a, size_t a_len, const void *b, size_t b_len, uint8_t out[BK_SHA256_LEN]);
 
-/* Incremental SHA-256 over pieces: bk_sha256_start, any number of adds, bk_sha256_end frees. */
+/* Incremental SHA-256 over pieces: bk_sha256_start, any number of adds, bk_sha256_end. */
 struct bk_sha256_ctx {
-    void *impl;
+    uint64_t state[16]; /* room for OpenSSL's SHA256_CTX */
 };
 void bk_sha256_start(struct bk_sha256_ctx *ctx);
 void bk_sha256_add(struct bk_sha256_ctx *ctx, const void *data, size_t len);

@@ -6,7 +6,6 @@
 
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
-#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
@@ -305,8 +304,7 @@ bk_public_from_spki(struct bk_public *out, const uint8_t *der, size_t len, struc
 done:
     EVP_PKEY_free(key);
     X509_PUBKEY_free(spki);
-    ERR_clear_error();
-    return rc;
+    return bk_crypto_end(rc, err);
 }
 
 static enum bk_code

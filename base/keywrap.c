@@ -42,9 +42,9 @@ static enum bk_code
 crypto_fail(struct bk_err *err, const char *what)
 {
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    enum bk_code rc = bk_fail(err, BK_E_INTERNAL, "%s failed: %s", what, reason != NULL ? reason : "no reason given");
 
-    ERR_clear_error();
-    return bk_fail(err, BK_E_INTERNAL, "%s failed: %s", what, reason != NULL ? reason : "no reason given");
+    return bk_crypto_end(rc, err);
 }
 
 static EVP_PKEY *
@@ -103,8 +103,7 @@ bk_aeskw_unwrap(const struct bk_secret *kek, const uint8_t in[BK_AESKW_LEN], str
     else
         rc = bk_fail(err, BK_E_VERIFY, "AES key unwrap: the wrapped key does not open under this key");
     bk_secret_wipe(&scratch);
-    ERR_clear_error();
-    return rc;
+    return bk_crypto_end(rc, err);
 }
 
 /*
@@ -289,8 +288,15 @@ bk_public_wrap(const struct bk_public *to, const struct bk_secret *cek, struct b
     return rc;
 }
 
-int
-bk_ec_point_valid(enum bk_scheme scheme, const uint8_t *point, size_t len)
+static enum bk_code
+not_on_curve(enum bk_scheme scheme, struct bk_err *err)
+{
+    return bk_fail(err, BK_E_FORMAT, "the ephemeral key is not an uncompressed point on the curve of %s",
+                   bk_scheme_name(scheme));
+}
+
+enum bk_code
+bk_ec_point_check(enum bk_scheme scheme, const uint8_t *point, size_t len, struct bk_err *err)
 {
     const struct curve *c = curve_of(scheme);
     EVP_PKEY_CTX *make = NULL;
@@ -299,7 +305,7 @@ bk_ec_point_valid(enum bk_scheme scheme, const uint8_t *point, size_t len)
     int ok;
 
     if (c == NULL || len != point_length(c) || point[0] != 4)
-        return 0;
+        return not_on_curve(scheme, err);
     OSSL_PARAM params[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)c->group, 0),
         OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)point, len),
@@ -312,8 +318,7 @@ bk_ec_point_valid(enum bk_scheme scheme, const uint8_t *point, size_t len)
     EVP_PKEY_CTX_free(check);
     EVP_PKEY_CTX_free(make);
     EVP_PKEY_free(key);
-    ERR_clear_error();
-    return ok;
+    return bk_crypto_end(ok ? BK_OK : not_on_curve(scheme, err), err);
 }
 
 /* 1 if sig is the one DER encoding of its ECDSA-Sig-Value (RFC 3279 2.2.3); other encodings would be a second signature
@@ -370,6 +375,5 @@ bk_public_verify(const struct bk_public *p, enum bk_sig_alg alg, const uint8_t d
         return crypto_fail(err, "reading the signer's public key");
     ok = verify_digest(key, alg, digest, sig, sig_len);
     EVP_PKEY_free(key);
-    ERR_clear_error();
-    return ok ? BK_OK : bk_fail(err, BK_E_VERIFY, "the signature does not hold");
+    return bk_crypto_end(ok ? BK_OK : bk_fail(err, BK_E_VERIFY, "the signature does not hold"), err);
 }

@@ -25,8 +25,8 @@ BK_MUST_USE enum bk_code bk_aeskw_wrap(const struct bk_secret *kek, const struct
 BK_MUST_USE enum bk_code bk_aeskw_unwrap(const struct bk_secret *kek, const uint8_t in[BK_AESKW_LEN],
                                          struct bk_secret *cek, struct bk_err *err);
 
-/* 1 if point is uncompressed, of the right length for the scheme's curve, and on it. */
-int bk_ec_point_valid(enum bk_scheme scheme, const uint8_t *point, size_t len);
+/* BK_E_FORMAT unless point is uncompressed, of the right length for the scheme's curve, and on it. */
+BK_MUST_USE enum bk_code bk_ec_point_check(enum bk_scheme scheme, const uint8_t *point, size_t len, struct bk_err *err);
 
 /* Checks a signature over a SHA-256 digest. BK_E_VERIFY if it does not hold. */
 BK_MUST_USE enum bk_code bk_public_verify(const struct bk_public *p, enum bk_sig_alg alg, const uint8_t digest[32],

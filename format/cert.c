@@ -5,7 +5,6 @@
 #include <openssl/asn1.h>
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
-#include <openssl/err.h>
 #include <openssl/objects.h>
 #include <openssl/rand.h>
 #include <openssl/x509.h>
@@ -33,7 +32,7 @@ bk_cert_info_free(struct bk_cert_info *c)
 static enum bk_code
 finish(enum bk_code rc, struct bk_err *err)
 {
-    ERR_clear_error();
+    rc = bk_crypto_end(rc, err);
     if (rc != BK_OK) {
         bk_err_prefix(err, "certificate");
         bk_err_layer(err, "certificate");

@@ -150,9 +150,8 @@ read_originator(asn1_node node, struct bk_wrapped *w, struct bk_err *err)
     }
     rc = bk_der_get_bytes(node, "kari.originator.originatorKey.publicKey", w->ephemeral, sizeof w->ephemeral,
                           &w->ephemeral_len, err);
-    if (rc == BK_OK && !bk_ec_point_valid(w->scheme, w->ephemeral, w->ephemeral_len))
-        rc = bk_fail(err, BK_E_FORMAT, "originator key is not an uncompressed point on the curve of %s",
-                     bk_scheme_name(w->scheme));
+    if (rc == BK_OK)
+        rc = bk_ec_point_check(w->scheme, w->ephemeral, w->ephemeral_len, err);
 done:
     bk_buf_free(&alg);
     return rc;

@@ -50,7 +50,7 @@ gcm_seal(const struct bk_secret *cek, const uint8_t nonce[BK_GCM_NONCE], const s
         EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, BK_GCM_TAG, mac) != 1)
         rc = bk_fail(err, BK_E_INTERNAL, "AES-256-GCM failed");
     EVP_CIPHER_CTX_free(ctx);
-    return rc;
+    return bk_crypto_end(rc, err);
 }
 
 /* plain holds nothing that may be used unless this succeeds. */
@@ -70,7 +70,7 @@ gcm_open(const struct bk_secret *cek, const struct bk_envelope *e, struct bk_sec
     else if (EVP_CipherFinal_ex(ctx, plain->data + n, &end) != 1)
         rc = bk_fail(err, BK_E_VERIFY, "does not open: wrong data key, or the envelope is damaged");
     EVP_CIPHER_CTX_free(ctx);
-    return rc;
+    return bk_crypto_end(rc, err);
 }
 
 /* ---- checks that hold for both directions ---- */

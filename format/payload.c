@@ -5,7 +5,6 @@
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
 
@@ -33,8 +32,7 @@ hkdf(int mode, const struct bk_secret *key, OSSL_PARAM extra, uint8_t *out, size
 
     EVP_KDF_CTX_free(ctx);
     EVP_KDF_free(kdf);
-    ERR_clear_error();
-    return ok ? BK_OK : bk_fail(err, BK_E_INTERNAL, "HKDF-SHA256 failed");
+    return bk_crypto_end(ok ? BK_OK : bk_fail(err, BK_E_INTERNAL, "HKDF-SHA256 failed"), err);
 }
 
 /* HKDF-Extract(salt = archiveId, fileKey) */
@@ -122,7 +120,6 @@ bk_key_commit_check(const uint8_t preamble[BK_PREAMBLE_LEN], const struct bk_sec
 struct cipher {
     EVP_CIPHER *gcm;
     EVP_CIPHER_CTX *ctx;
-    struct bk_tree_hash hash;
     uint8_t
         binding[64]; /* of the payload that the key belongs to: a cipher handed on is never used under its old key */
 };
@@ -135,7 +132,6 @@ bk_cipher_free(struct bk_cipher *c)
     if (s != NULL) {
         EVP_CIPHER_CTX_free(s->ctx);
         EVP_CIPHER_free(s->gcm);
-        bk_tree_hash_free(&s->hash);
         free(s);
     }
     *c = (struct bk_cipher){0};
@@ -153,7 +149,7 @@ cipher_make(struct bk_cipher *c, struct bk_err *err)
     s->ctx = EVP_CIPHER_CTX_new();
     if (s->gcm == NULL || s->ctx == NULL) {
         bk_cipher_free(c);
-        return bk_fail(err, BK_E_INTERNAL, "AES-256-GCM is not available");
+        return bk_crypto_end(bk_fail(err, BK_E_INTERNAL, "AES-256-GCM is not available"), err);
     }
     return BK_OK;
 }
@@ -175,7 +171,7 @@ cipher_set_key(const struct bk_payload *p, struct bk_cipher *c, uint64_t epoch, 
     if ((rc = expand(&p->prk, info, sizeof info, key.data, key.len, err)) != BK_OK)
         goto done;
     if (EVP_CipherInit_ex2(s->ctx, s->gcm, key.data, NULL, sealing, NULL) != 1) {
-        rc = bk_fail(err, BK_E_INTERNAL, "AES-256-GCM refused its key");
+        rc = bk_crypto_end(bk_fail(err, BK_E_INTERNAL, "AES-256-GCM refused its key"), err);
         goto done;
     }
     memcpy(s->binding, p->binding, sizeof s->binding);
@@ -333,12 +329,14 @@ bk_group_seal(const struct bk_payload *p, struct bk_cipher *c, uint64_t first, i
         bk_put_u32(frame, group_word(&g, i));
         if (!frame_seal(s->ctx, first + i, plain + i * p->segment_size, len, frame)) {
             c->keyed = 0;
-            return bk_fail(err, BK_E_INTERNAL, "segment %llu: AES-256-GCM failed", (unsigned long long)(first + i));
+            enum bk_code failed =
+                bk_fail(err, BK_E_INTERNAL, "segment %llu: AES-256-GCM failed", (unsigned long long)(first + i));
+            return bk_crypto_end(failed, err);
         }
         /* hashed now, while the frame is in the cache */
-        bk_tree_hash_leaf(&s->hash, frame, len + BK_FRAME_OVERHEAD, leaves[i]);
+        bk_tree_leaf(frame, len + BK_FRAME_OVERHEAD, leaves[i]);
     }
-    bk_tree_hash_root(&s->hash, leaves[0], g.count, root);
+    bk_tree_root(leaves[0], g.count, root);
     *frames_len = frame_at(&g, g.count - 1) + g.final_len + BK_FRAME_OVERHEAD;
     return BK_OK;
 }
@@ -403,26 +401,24 @@ read_group(uint32_t segment_size, uint64_t first, int last, const uint8_t *frame
 }
 
 static void
-group_root(struct bk_tree_hash *h, const struct group *g, const uint8_t *frames, uint8_t root[32])
+group_root(const struct group *g, const uint8_t *frames, uint8_t root[32])
 {
     uint8_t leaves[BK_GROUP_SEGMENTS][BK_SHA256_LEN];
 
     for (size_t i = 0; i < g->count; i++)
-        bk_tree_hash_leaf(h, frames + frame_at(g, i), group_len(g, i) + BK_FRAME_OVERHEAD, leaves[i]);
-    bk_tree_hash_root(h, leaves[0], g->count, root);
+        bk_tree_leaf(frames + frame_at(g, i), group_len(g, i) + BK_FRAME_OVERHEAD, leaves[i]);
+    bk_tree_root(leaves[0], g->count, root);
 }
 
 enum bk_code
 bk_group_root(uint32_t segment_size, uint64_t first, int last, const uint8_t *frames, size_t frames_len,
               uint8_t root[32], struct bk_err *err)
 {
-    struct bk_tree_hash hash = {0};
     struct group g;
     enum bk_code rc = read_group(segment_size, first, last, frames, frames_len, &g, err);
 
     if (rc == BK_OK)
-        group_root(&hash, &g, frames, root);
-    bk_tree_hash_free(&hash);
+        group_root(&g, frames, root);
     return rc;
 }
 
@@ -443,12 +439,11 @@ open_frames(const struct bk_payload *p, struct bk_cipher *c, const struct group 
                                       (unsigned long long)(g->first + i));
             bk_err_layer(err, "frames");
             c->keyed = 0;
-            ERR_clear_error();
-            return rc;
+            return bk_crypto_end(rc, err);
         }
-        bk_tree_hash_leaf(&s->hash, frame, len + BK_FRAME_OVERHEAD, leaves[i]);
+        bk_tree_leaf(frame, len + BK_FRAME_OVERHEAD, leaves[i]);
     }
-    bk_tree_hash_root(&s->hash, leaves[0], g->count, root);
+    bk_tree_root(leaves[0], g->count, root);
     return BK_OK;
 }
 

@@ -6,7 +6,6 @@
 
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
-#include <openssl/err.h>
 #include <openssl/pem.h>
 
 #include "format/record.h"
@@ -46,7 +45,7 @@ bk_pem_free(struct bk_pem *p)
 static enum bk_code
 finish(enum bk_code rc, struct bk_err *err)
 {
-    ERR_clear_error();
+    rc = bk_crypto_end(rc, err);
     if (rc != BK_OK) {
         bk_err_prefix(err, "PEM");
         bk_err_layer(err, "pem");

@@ -20,13 +20,4 @@ void bk_tree_node(const uint8_t left[BK_SHA256_LEN], const uint8_t right[BK_SHA2
  * unchanged. */
 void bk_tree_root(const uint8_t *hashes, size_t n, uint8_t out[BK_SHA256_LEN]);
 
-/* One thread's digest state for the bulk path, where the one-shot functions would look SHA-256 up again for every
- * frame, under a lock that all threads share. Zero-initialise; a free releases it, and is safe on the empty value. */
-struct bk_tree_hash {
-    void *impl;
-};
-void bk_tree_hash_leaf(struct bk_tree_hash *h, const uint8_t *frame, size_t len, uint8_t out[BK_SHA256_LEN]);
-void bk_tree_hash_root(struct bk_tree_hash *h, const uint8_t *hashes, size_t n, uint8_t out[BK_SHA256_LEN]);
-void bk_tree_hash_free(struct bk_tree_hash *h);
-
 #endif

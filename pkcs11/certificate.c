@@ -32,9 +32,12 @@ look(struct p11_key *key, const CK_ATTRIBUTE *id, struct bk_buf *best, struct bk
         struct bk_public pub = {0};
         struct bk_buf der = {0};
 
+        enum bk_code known = p11_public_from_certificate(&key->session, found.at[i], &pub, &der, err);
+
         /* whatever is no certificate of a key that bk knows is not ours */
-        if (p11_public_from_certificate(&key->session, found.at[i], &pub, &der, NULL) == BK_OK &&
-            bk_key_id_equal(&pub.id, &key->base.pub.id) && is_newer(&der, best)) {
+        if (known == BK_E_NO_ROOM)
+            rc = known;
+        if (known == BK_OK && bk_key_id_equal(&pub.id, &key->base.pub.id) && is_newer(&der, best)) {
             struct bk_buf old = *best;
 
             *best = der;

@@ -52,11 +52,13 @@ look_class(struct p11_session *s, CK_OBJECT_CLASS class, const CK_ATTRIBUTE *lab
         if ((rc = p11_traits_read(s, found.at[i], class, &t, err)) != BK_OK)
             break;
         if (class == CKO_PRIVATE_KEY)
-            known = p11_public_half(s, found.at[i], &t, &pub, NULL);
+            known = p11_public_half(s, found.at[i], &t, &pub, err);
         else if (class == CKO_PUBLIC_KEY)
-            known = p11_public_from_object(s, found.at[i], &t, &pub, NULL);
+            known = p11_public_from_object(s, found.at[i], &t, &pub, err);
         else
-            known = p11_public_from_certificate(s, found.at[i], &pub, NULL, NULL);
+            known = p11_public_from_certificate(s, found.at[i], &pub, NULL, err);
+        if (known == BK_E_NO_ROOM)
+            rc = known; /* it might be the one */
         if (known == BK_OK)
             offer(q, index_of(q, &pub.id), found.at[i], &t);
         bk_public_free(&pub);

@@ -23,21 +23,23 @@ static const struct {
                {CKO_CERTIFICATE, "certificate"}};
 
 /* What cannot be told leaves the type unknown; that is no error of the list. */
-static void
-fill_public(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t, struct bk_public *pub)
+static enum bk_code
+fill_public(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t, struct bk_public *pub,
+            struct bk_err *err)
 {
     enum bk_code rc;
 
     if (t->class == CKO_CERTIFICATE)
-        rc = p11_public_from_certificate(s, object, pub, NULL, NULL);
+        rc = p11_public_from_certificate(s, object, pub, NULL, err);
     else if (t->class == CKO_PUBLIC_KEY)
-        rc = p11_public_from_object(s, object, t, pub, NULL);
+        rc = p11_public_from_object(s, object, t, pub, err);
     else if (t->class == CKO_PRIVATE_KEY || t->type == BK_KEY_AES256)
-        rc = p11_public_half(s, object, t, pub, NULL);
+        rc = p11_public_half(s, object, t, pub, err);
     else
         rc = BK_E_UNSUPPORTED;
     if (rc != BK_OK)
         bk_public_free(pub);
+    return rc == BK_E_NO_ROOM ? rc : BK_OK;
 }
 
 static void
@@ -80,9 +82,10 @@ list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_na
         return rc;
     p11_text_field(label, sizeof label, t.label, t.label_len);
     (void)bk_hex(t.id, t.id_len, id);
-    fill_public(s, object, &t, &item.pub);
+    rc = fill_public(s, object, &t, &item.pub, err);
     fill_claims(s, object, &t, &item);
-    rc = p11_object_check(s, err);
+    if (rc == BK_OK)
+        rc = p11_object_check(s, err);
     if (rc == BK_OK)
         rc = p11_public_set_uri(&item.pub, token, &t, err);
     if (rc == BK_OK) {

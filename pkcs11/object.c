@@ -9,20 +9,42 @@
 static const uint8_t oid_p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
 static const uint8_t oid_p384[] = {0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22};
 
+/* What tokens answer when they have read the question; everything else may be a moment's weakness. */
+static int
+is_answer(CK_RV rv)
+{
+    return rv == CKR_OK || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE ||
+           rv == CKR_BUFFER_TOO_SMALL || rv == CKR_OBJECT_HANDLE_INVALID;
+}
+
+CK_RV
+p11_object_get(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, void *out, size_t room,
+               size_t *len)
+{
+    CK_RV rv = CKR_OK;
+
+    for (int tries = 0; tries < 2; tries++) {
+        CK_ATTRIBUTE a = {.type = type, .pValue = out, .ulValueLen = (CK_ULONG)room};
+
+        /* a module may claim a length and write nothing */
+        memset(out, 0, room);
+        rv = P11_CALL(&s->port, C_GetAttributeValue, s->handle, object, &a, 1);
+        *len = a.ulValueLen;
+        if (is_answer(rv))
+            break;
+    }
+    return rv;
+}
+
 int
 p11_object_bytes(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, void *out, size_t room,
                  size_t *len)
 {
-    CK_ATTRIBUTE a = {.type = type, .pValue = out, .ulValueLen = (CK_ULONG)room};
-    CK_RV rv;
+    size_t got = 0;
 
-    /* a module may claim a length and write nothing */
-    memset(out, 0, room);
-    rv = P11_CALL(&s->port, C_GetAttributeValue, s->handle, object, &a, 1);
-
-    if (rv != CKR_OK || a.ulValueLen == CK_UNAVAILABLE_INFORMATION || a.ulValueLen > room)
+    if (p11_object_get(s, object, type, out, room, &got) != CKR_OK || got == CK_UNAVAILABLE_INFORMATION || got > room)
         return 0;
-    *len = a.ulValueLen;
+    *len = got;
     return 1;
 }
 

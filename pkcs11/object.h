@@ -11,6 +11,10 @@
 #define P11_FIND_MAX        4096
 #define P11_CERTIFICATE_MAX 65536
 
+/* C_GetAttributeValue of one attribute, tried once more after a vague failure (docs/TOKENS.md, rule 7). *len is what
+ * the module says, and may be anything. */
+CK_RV p11_object_get(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, void *out, size_t room,
+                     size_t *len);
 /*
  * Reads one attribute of at most room bytes: 1 and *len, or 0 if the token does not tell it, which is a value and no
  * error. Whether the session was lost meanwhile is asked once, at the end, by p11_object_check.

@@ -62,7 +62,7 @@ done:
     BN_free(bn_n);
     EVP_PKEY_CTX_free(ctx);
     OSSL_PARAM_BLD_free(build);
-    return rc;
+    return bk_crypto_end(rc, err);
 }
 
 /* The point raw, or inside an OCTET STRING, as the standard says and half of the tokens do not: told apart by length.
@@ -133,7 +133,7 @@ p11_public_from_x509(const uint8_t *der, size_t len, struct bk_public *out, stru
 
     if (cert == NULL || at != der + len) {
         X509_free(cert);
-        return bk_fail(err, BK_E_FORMAT, "not an X.509 certificate in DER");
+        return bk_crypto_end(bk_fail(err, BK_E_FORMAT, "not an X.509 certificate in DER"), err);
     }
     spki_len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &spki);
     if (spki_len <= 0)

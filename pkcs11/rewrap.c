@@ -27,16 +27,14 @@ check_sensitive(struct p11_key *key, CK_OBJECT_HANDLE object, struct bk_err *err
 {
     struct p11_session *s = &key->session;
     struct bk_secret room = {0};
-    CK_ATTRIBUTE a = {.type = CKA_VALUE};
+    size_t len = 0;
     enum bk_code rc = bk_secret_alloc(&room, BK_WRAPPED_MAX, err);
     CK_RV rv;
 
     if (rc != BK_OK)
         return rc;
-    a.pValue = room.data;
-    a.ulValueLen = BK_WRAPPED_MAX;
-    rv = P11_CALL(&s->port, C_GetAttributeValue, s->handle, object, &a, 1);
-    if (p11_object_bool(s, object, CKA_SENSITIVE) != 1 || (rv == CKR_OK && a.ulValueLen != CK_UNAVAILABLE_INFORMATION))
+    rv = p11_object_get(s, object, CKA_VALUE, room.data, BK_WRAPPED_MAX, &len);
+    if (p11_object_bool(s, object, CKA_SENSITIVE) != 1 || (rv == CKR_OK && len != CK_UNAVAILABLE_INFORMATION))
         rc = bk_fail(err, BK_E_UNSUPPORTED,
                      "%s: the token does not keep an opened key to itself, so a rewrap would not "
                      "be blind",

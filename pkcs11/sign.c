@@ -91,7 +91,10 @@ step(struct p11_key *key, void *args, struct bk_err *err)
     struct sign_args *a = args;
     enum bk_code rc = a->alg == BK_SIG_ECDSA_SHA256 ? sign_ecdsa(key, a, err) : sign_pss(key, a, err);
 
-    if (rc == BK_OK && bk_public_verify(&key->base.pub, a->alg, a->digest, a->sig, a->len, NULL) != BK_OK)
+    if (rc != BK_OK)
+        return rc;
+    rc = bk_public_verify(&key->base.pub, a->alg, a->digest, a->sig, a->len, err);
+    if (rc == BK_E_VERIFY)
         rc = bk_fail(err, BK_E_TOKEN, "%s: the signature that the token made does not hold under the key's public half",
                      key->token->where);
     return rc;

@@ -210,8 +210,8 @@ unwrap_ecdh(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *
     enum bk_code rc;
 
     /* on the host, since not every token checks; a point off the curve would draw the key out bit by bit */
-    if (!bk_ec_point_valid(in->scheme, in->ephemeral, in->ephemeral_len))
-        return bk_fail(err, BK_E_FORMAT, "the ephemeral key of the recipient is no point of its curve");
+    if ((rc = bk_ec_point_check(in->scheme, in->ephemeral, in->ephemeral_len, err)) != BK_OK)
+        return rc;
     if ((rc = derive(key, in, secret_len, &object, err)) != BK_OK)
         return rc;
     rc = read_value(key, object, secret_len, &shared, err);

@@ -26,6 +26,9 @@
 static struct nth_plan plan;
 static atomic_ulong seen;
 static _Atomic(const char *) hit;
+static atomic_ulong secrets;           /* bytes of them that were not wiped */
+static atomic_long sessions;           /* that the module gave and did not get back */
+static _Thread_local unsigned in_call; /* of a module: what OpenSSL allocates then is the module's own */
 
 void
 nth_arm(const struct nth_plan *p)
@@ -47,6 +50,18 @@ nth_seen(void)
     return atomic_load(&seen);
 }
 
+long
+nth_sessions(void)
+{
+    return atomic_load(&sessions);
+}
+
+size_t
+nth_secrets(void)
+{
+    return atomic_load(&secrets);
+}
+
 const char *
 nth_hit(void)
 {
@@ -54,8 +69,8 @@ nth_hit(void)
 }
 
 /* By the system call itself: a report must not be counted, nor fail. */
-static void
-report(const char *name)
+void
+nth_report(const char *line)
 {
     const char *path = getenv("BK_NTH_REPORT");
     long fd;
@@ -65,7 +80,7 @@ report(const char *name)
     fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
-    (void)syscall(SYS_write, (int)fd, name, strlen(name));
+    (void)syscall(SYS_write, (int)fd, line, strlen(line));
     (void)syscall(SYS_write, (int)fd, "\n", 1);
     (void)syscall(SYS_close, (int)fd);
 }
@@ -85,7 +100,7 @@ admit(enum nth_class class, const char *name)
     if ((plan.classes & class) == 0 || atomic_fetch_add(&seen, 1) + 1 != plan.at || plan.action == NTH_OFF)
         return NTH_OFF;
     atomic_store(&hit, name);
-    report(name);
+    nth_report(name);
     if (plan.action == NTH_BEFORE)
         die();
     return plan.action;
@@ -123,12 +138,19 @@ arm_from_environment(void)
 void *__real_malloc(size_t n);
 void *__real_realloc(void *p, size_t n);
 
+/* Modules use OpenSSL too, in the same process, and are not what is tested. */
+static int
+openssl_fails(const char *name)
+{
+    return in_call == 0 && admit(NTH_LIBRARY, name) != NTH_OFF;
+}
+
 static void *
 openssl_malloc(size_t n, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return admit(NTH_LIBRARY, "OpenSSL malloc") != NTH_OFF ? NULL : __real_malloc(n);
+    return openssl_fails("OpenSSL malloc") ? NULL : __real_malloc(n);
 }
 
 static void *
@@ -136,7 +158,7 @@ openssl_realloc(void *p, size_t n, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return admit(NTH_LIBRARY, "OpenSSL realloc") != NTH_OFF ? NULL : __real_realloc(p, n);
+    return openssl_fails("OpenSSL realloc") ? NULL : __real_realloc(p, n);
 }
 
 static void
@@ -522,6 +544,26 @@ __wrap_posix_memalign(void **p, size_t align, size_t n)
     return admit(NTH_MEMORY, "posix_memalign") != NTH_OFF ? ENOMEM : __real_posix_memalign(p, align, n);
 }
 
+void *__real_CRYPTO_secure_zalloc(size_t n, const char *file, int line);
+void *__wrap_CRYPTO_secure_zalloc(size_t n, const char *file, int line);
+void *
+__wrap_CRYPTO_secure_zalloc(size_t n, const char *file, int line)
+{
+    void *p = admit(NTH_MEMORY, "OPENSSL_secure_zalloc") != NTH_OFF ? NULL : __real_CRYPTO_secure_zalloc(n, file, line);
+
+    atomic_fetch_add(&secrets, p != NULL ? n : 0);
+    return p;
+}
+
+void __real_CRYPTO_secure_clear_free(void *p, size_t n, const char *file, int line);
+void __wrap_CRYPTO_secure_clear_free(void *p, size_t n, const char *file, int line);
+void
+__wrap_CRYPTO_secure_clear_free(void *p, size_t n, const char *file, int line)
+{
+    atomic_fetch_sub(&secrets, p != NULL ? n : 0);
+    __real_CRYPTO_secure_clear_free(p, n, file, line);
+}
+
 /* --- tokens --- */
 
 int __real_p11_call_admit(struct p11_port *port, const char *call);
@@ -531,13 +573,31 @@ __wrap_p11_call_admit(struct p11_port *port, const char *call)
 {
     enum nth_action action = admit(NTH_TOKEN, call);
 
-    if (action == NTH_OFF)
-        return __real_p11_call_admit(port, call);
+    if (action == NTH_OFF) {
+        int let_through = __real_p11_call_admit(port, call);
+
+        in_call += let_through ? 1 : 0;
+        return let_through;
+    }
     if (action != NTH_FAIL && action != NTH_SHORT)
         die();
     port->call = call;
     port->rv = plan.value == 0 ? CKR_GENERAL_ERROR : plan.value;
     return 0;
+}
+
+CK_RV __real_p11_call_done(struct p11_port *port, CK_RV rv);
+CK_RV __wrap_p11_call_done(struct p11_port *port, CK_RV rv);
+CK_RV
+__wrap_p11_call_done(struct p11_port *port, CK_RV rv)
+{
+    if (in_call > 0)
+        in_call--;
+    if (rv == CKR_OK && strcmp(port->call, "C_OpenSession") == 0)
+        atomic_fetch_add(&sessions, 1);
+    if (rv == CKR_OK && strcmp(port->call, "C_CloseSession") == 0)
+        atomic_fetch_sub(&sessions, 1);
+    return __real_p11_call_done(port, rv);
 }
 
 #define WRAP_KEY(name, ARGS, PASS)                                                                                     \

@@ -4,10 +4,12 @@
  * tests/CMakeLists.txt), so that it works under sanitizers and needs no change of what is tested.
  *
  * A test arms it by nth_arm. A program that is linked with it is driven from outside:
- *     BK_NTH=ACTION:CLASSES:N[:VALUE] BK_NTH_REPORT=FILE bk-wrap-nth ...
+ *     BK_NTH=ACTION:CLASSES:N[:VALUE] BK_NTH_REPORT=FILE [BK_NTH_SECRET=FILE] bk-wrap-nth ...
  * ACTION is fail, short, before, after, within; CLASSES some of disk,system,memory,token,library joined by "+"; VALUE
- * an errno or CK_RV as a number. FILE gets the name of the call that was hit, and stays empty if there were fewer than
- * N.
+ * an errno or CK_RV as a number. FILE gets the name of the call that was hit, and nothing of that if there were fewer
+ * than N; and when the program ends by itself "end CALLS SESSIONS SECRETS LEFT": the calls of these classes, the
+ * token sessions that are still open, the bytes of secrets that were not wiped, and how often memory holds what the
+ * file BK_NTH_SECRET does.
  */
 #ifndef BK_TESTS_NTH_NTH_H
 #define BK_TESTS_NTH_NTH_H
@@ -19,7 +21,7 @@ enum nth_class {
     NTH_SYSTEM = 2,   /* every other system call */
     NTH_MEMORY = 4,   /* allocations by bk's own code */
     NTH_TOKEN = 8,    /* calls of a PKCS#11 module, and operations of bk_key */
-    NTH_LIBRARY = 16, /* allocations by OpenSSL */
+    NTH_LIBRARY = 16, /* allocations by OpenSSL, but for those of a PKCS#11 module */
 };
 
 enum nth_action {
@@ -45,6 +47,13 @@ void nth_disarm(void);
 /* Calls of the plan's classes since nth_arm, and the name of the one that was hit, or NULL. */
 unsigned long nth_seen(void);
 const char *nth_hit(void);
+
+/* Of the whole process: sessions that modules opened and did not close, and bytes of secrets that were not wiped. */
+long nth_sessions(void);
+size_t nth_secrets(void);
+
+/* Adds a line to the file BK_NTH_REPORT, if that is set. */
+void nth_report(const char *line);
 
 /* What the disk was told, for tests/nth/disk.h to play back. */
 enum nth_disk_op { NTH_WRITE, NTH_SYNC, NTH_SYNC_FOLDER, NTH_CREATE, NTH_RENAME, NTH_LINK, NTH_UNLINK, NTH_TRUNCATE };

@@ -150,7 +150,6 @@ test_sha256(void **state)
     bk_sha256_add(&ctx, "", 0);
     bk_sha256_add(&ctx, "bc", 2);
     bk_sha256_end(&ctx, b);
-    assert_null(ctx.impl);
     bk_sha256("abc", 3, a);
     assert_memory_equal(a, b, 32);
 }

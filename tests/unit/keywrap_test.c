@@ -238,7 +238,7 @@ check_wrap_ec(const char *group, enum bk_scheme scheme, size_t point_len, int ro
         assert_int_equal(bk_public_wrap(&to, &cek, &w, NULL), BK_OK);
         assert_int_equal(w.ephemeral_len, point_len);
         assert_memory_not_equal(w.ephemeral, before.ephemeral, point_len);
-        assert_true(bk_ec_point_valid(scheme, w.ephemeral, w.ephemeral_len));
+        assert_int_equal(bk_ec_point_check(scheme, w.ephemeral, w.ephemeral_len, NULL), BK_OK);
         /* never a point that a token could take for a DER OCTET STRING */
         assert_int_not_equal(w.ephemeral[1], point_len - 2);
         assert_int_equal(w.len, BK_AESKW_LEN);
@@ -350,31 +350,31 @@ test_points(void **state)
 
     (void)state;
     (void)unhex(BASE_POINT, point, sizeof point);
-    assert_true(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 65));
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P384, point, 65));
-    assert_false(bk_ec_point_valid(BK_SCHEME_AES_KW, point, 65));
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 64));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 65, NULL), BK_OK);
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P384, point, 65, NULL), BK_E_FORMAT);
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_AES_KW, point, 65, NULL), BK_E_FORMAT);
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 64, NULL), BK_E_FORMAT);
     for (size_t i = 0; i < sizeof point; i++) {
         point[i] ^= 1;
-        assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 65));
+        assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 65, NULL), BK_E_FORMAT);
         point[i] ^= 1;
     }
     /* compressed, hybrid, infinity, coordinates over the prime */
     point[0] = 3;
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 33));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 33, NULL), BK_E_FORMAT);
     point[0] = 7;
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 65));
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, (const uint8_t *)"", 1));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 65, NULL), BK_E_FORMAT);
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, (const uint8_t *)"", 1, NULL), BK_E_FORMAT);
     memset(point + 1, 0xff, 64);
     point[0] = 4;
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 65));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 65, NULL), BK_E_FORMAT);
     memset(point + 1, 0, 64);
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P256, point, 65));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P256, point, 65, NULL), BK_E_FORMAT);
 
     assert_int_equal(EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, p384, sizeof p384, &len), 1);
-    assert_true(bk_ec_point_valid(BK_SCHEME_ECDH_P384, p384, len));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P384, p384, len, NULL), BK_OK);
     p384[50] ^= 0x10;
-    assert_false(bk_ec_point_valid(BK_SCHEME_ECDH_P384, p384, len));
+    assert_int_equal(bk_ec_point_check(BK_SCHEME_ECDH_P384, p384, len, NULL), BK_E_FORMAT);
     EVP_PKEY_free(key);
 }
 

@@ -1,0 +1,248 @@
+#!/usr/bin/env bash
+# Each program on a real token, and one of its calls fails: each allocation of its own and of OpenSSL's, each system call,
+# each call of the module, in turn (tests/nth). The programs are those with sanitizers: no crash, no leak, the right class
+# of status with a message, no output that is not whole, no session left open, no secret left in memory, and a rotation
+# that failed can be finished. Every so manieth call, or with BK_LONG=1 every one, but for
+# OpenSSL's many allocations.
+set -euo pipefail
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+NTH=${BK_NTH_BIN:-$ROOT/build/asan/tests/nth}
+export ASAN_OPTIONS=exitcode=99:detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:exitcode=99
+CKR_GENERAL_ERROR=5 CKR_HOST_MEMORY=2 CKR_DEVICE_REMOVED=50 CKR_SESSION_HANDLE_INVALID=179
+EIO=5 ENOSPC=28
+
+faults=0
+bad=0
+
+# wrong TEXT : of the case at hand.
+wrong() {
+    bad=$((bad + 1))
+    printf 'not ok - %s, %s: %s (status %s)\n' "$operation" "$case" "$1" "$status"
+    sed 's/^/    stderr: /' "$T/stderr" | head -30
+}
+
+# one PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer.
+one() {
+    local name calls
+    "${operation}_prepare"
+    rm -f "$T/report"
+    status=0
+    read -r -a words <<<"$("${operation}_command")"
+    BK_NTH=$1 BK_NTH_REPORT=$T/report BK_NTH_SECRET=$T/$pin.pin timeout -k 5 60 "$NTH/${words[0]}-nth" "${words[@]:1}" \
+        </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
+    hit=$(sed -n '/^end /!{p;q}' "$T/report" 2>/dev/null || true)
+    name='' calls='' sessions='' secrets='' left=''
+    read -r name calls sessions secrets left < <(grep '^end ' "$T/report" 2>/dev/null) || true
+}
+
+# judge WANTED : the case; WANTED are the statuses, besides 0, that the failure may have.
+judge() {
+    case " 0 $1 " in
+    *" $status "*) ;;
+    *) wrong 'another status' ;;
+    esac
+    if grep -Eq 'Sanitizer|runtime error:' "$T/stderr"; then wrong 'a sanitizer has something to say'; fi
+    if ((status != 0)) && ! grep -Eq "^bk-[a-z]+: " "$T/stderr"; then wrong 'fails without a word'; fi
+    if ((${sessions:-0} != 0)) && [[ $hit != C_CloseSession ]]; then wrong "$sessions sessions open"; fi
+    if ((${secrets:-0} != 0)); then wrong "$secrets bytes of secrets not wiped"; fi
+    if ((${left:-0} != 0)); then wrong "the PIN is in memory, $left times"; fi
+    if [[ -z ${left:-} ]] && ((status <= 9)); then wrong 'no report'; fi
+    "${operation}_check"
+}
+
+# sweep CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h.
+sweep() {
+    local class=$1 action=$2 value=$3 stride=$4 wanted=$6 n=1 before=$bad tried=0
+    if [[ -n ${BK_LONG:-} ]]; then stride=$5; fi
+    while :; do
+        one "$action:$class:$n:$value"
+        if [[ -z $hit ]]; then break; fi
+        case="$class $n $hit, $action $value"
+        judge "$wanted"
+        tried=$((tried + 1))
+        n=$((n + stride))
+    done
+    faults=$((faults + tried))
+    case="$class, fewer than $n calls"
+    if ((status != 0)); then wrong 'fails although nothing was made to fail'; fi
+    check "$operation: $class, $action $value: $tried faults" test "$bad" -eq "$before"
+}
+
+# all OPERATION PIN : everything that can fail; PIN is looked for in memory.
+all() {
+    operation=$1
+    pin=$2
+    faults_before=$faults
+    local token='3 5'
+    sweep memory fail 0 19 1 5
+    sweep system fail $EIO 19 1 '2 3 5 7'
+    sweep system short 0 19 1 '2 3 5 7'
+    sweep disk fail $EIO 1 1 5
+    sweep disk fail $ENOSPC 2 1 5
+    sweep disk short 0 2 1 5
+    sweep token fail $CKR_GENERAL_ERROR 19 1 "$token"
+    sweep token fail $CKR_DEVICE_REMOVED 41 3 "$token"
+    if [[ -n ${BK_LONG:-} ]]; then
+        sweep token fail $CKR_HOST_MEMORY 5 5 "$token"
+        sweep token fail $CKR_SESSION_HANDLE_INVALID 5 5 "$token"
+    fi
+    # a decoder of OpenSSL's that finds no memory can say that it cannot decode: then it is the key that is called bad
+    sweep library fail 0 4001 499 '1 2 3 5 8'
+    check "$operation: $((faults - faults_before)) faults injected" test $((faults - faults_before)) -gt 10
+}
+
+# --- the operations -------------------------------------------------------------------------------------------------
+
+# opens FILE KEY : to the right plaintext, under that key of the token kek.
+opens() {
+    rm -f "$T/opened"
+    bk-unwrap -q -t "$T/backup.pem" -t "rotate:$T/backup2.pem" -k "$(key_uri kek "$2")" -o "$T/opened" "$1" \
+        </dev/null >/dev/null 2>&1 && cmp -s "$T/opened" "$T/plain"
+}
+
+# half_there FILE : a staged part of it. The removal of one may have been what failed.
+half_there() {
+    [[ $hit != unlink && $hit != unlinkat ]] && [[ -n $(find "$T" -maxdepth 1 -name ".$(basename "$1").*" -print -quit) ]]
+}
+
+clean() { find "$T" -maxdepth 1 \( -name '.*.part' -o -name 'x.*' -o -name 'out*' \) -delete; }
+
+wrap_prepare() { clean; }
+wrap_command() { echo "bk-wrap -q -j 2 -r $T/ec.pem -r $T/rsa.pem -s $(key_uri signer backup) -o $T/x.bk $T/plain"; }
+wrap_check() {
+    if half_there "$T/x.bk"; then wrong 'a part is left'; fi
+    if ((status == 0)) && [[ ! -e $T/x.bk ]]; then wrong 'no archive'; fi
+    if [[ -e $T/x.bk ]] && ! opens "$T/x.bk" ec; then wrong 'an archive that does not open'; fi
+}
+
+wrap_a_command_prepare() { clean; }
+wrap_a_command_command() {
+    echo "bk-wrap -q -r $(key_uri kek aes) -s $(key_uri kek signer) -o $T/x.bk -- cat $T/plain"
+}
+wrap_a_command_check() {
+    if half_there "$T/x.bk"; then wrong 'a part is left'; fi
+    if ((status == 0)) && [[ ! -e $T/x.bk ]]; then wrong 'no archive'; fi
+    if [[ -e $T/x.bk ]] &&
+        ! bk-verify -q --level decrypt -k "$(key_uri kek aes)" -t "$T/signer.pem" "$T/x.bk" >/dev/null 2>&1; then
+        wrong 'an archive that does not open'
+    fi
+}
+
+unwrap_prepare() { clean; }
+unwrap_command() { echo "bk-unwrap -q -j 2 -t $T/backup.pem -k $(key_uri kek ec) -o $T/out $T/a.bk"; }
+unwrap_check() {
+    if half_there "$T/out"; then wrong 'a part is left'; fi
+    if ((status == 0)) && [[ ! -e $T/out ]]; then wrong 'no output'; fi
+    if [[ -e $T/out ]] && ! cmp -s "$T/out" "$T/plain"; then wrong 'another output'; fi
+}
+
+# The consumer says by the file out that it saw a clean end.
+unwrap_into_a_command_prepare() { clean; }
+unwrap_into_a_command_command() {
+    echo "bk-unwrap -q -t $T/backup.pem -k $(key_uri kek rsa) --allow-unverified $T/a.bk -- $T/consumer $T/out"
+}
+unwrap_into_a_command_check() {
+    if ((status == 0)) && [[ ! -e $T/out ]]; then wrong 'no output'; fi
+    if [[ -e $T/out ]] && ! cmp -s "$T/out" "$T/plain"; then wrong 'another output'; fi
+}
+
+verify_prepare() { clean; }
+verify_command() { echo "bk-verify -q --level decrypt --json -t $T/backup.pem -k $(key_uri kek rsa) $T/a.bk"; }
+verify_check() {
+    if ((status == 0)) && ! grep -q '"status":"ok"' "$T/stdout"; then wrong 'no answer'; fi
+    if ((status != 0)) && grep -q '"status":"ok"' "$T/stdout"; then wrong 'called good, and failed'; fi
+}
+
+rekey_prepare() {
+    clean
+    cp "$T/a.bk" "$T/x.bk"
+}
+rekey_command() { rekey_words ec ec2; }
+rekey_check() { rekeyed ec ec2; }
+
+rekey_blind_prepare() {
+    clean
+    cp "$T/aes.bk" "$T/x.bk"
+}
+rekey_blind_command() { rekey_words aes aes2; }
+rekey_blind_check() { rekeyed aes aes2; }
+
+rekey_words() {
+    echo "bk-rekey -q -t $T/backup.pem -t rotate:$T/backup2.pem -s $(key_uri kek backup2)" \
+        "--from $(key_uri kek "$1") --to $(key_uri kek "$2") $T/x.bk"
+}
+
+# rekeyed OLD NEW : old or new, never neither; it can be finished, and then the old one opens nothing.
+rekeyed() {
+    local -a words
+    if half_there "$T/x.bk"; then wrong 'a part is left'; fi
+    if ! opens "$T/x.bk" "$1" && ! opens "$T/x.bk" "$2"; then wrong 'nothing opens it'; fi
+    read -r -a words <<<"$(rekey_words "$1" "$2")"
+    if ! "${words[@]}" >/dev/null 2>&1 </dev/null; then wrong 'it cannot be finished'; fi
+    if ! opens "$T/x.bk" "$2"; then wrong 'finished, and the new key does not open it'; fi
+    if opens "$T/x.bk" "$1"; then wrong 'finished, and the old key opens it'; fi
+}
+
+generate_prepare() {
+    clean
+    rm -rf "$(token_folder)"
+    cp -a "$T/put-by" "$(token_folder)"
+}
+generate_command() { echo "bk-key generate --type p256 --use kek -o $T/out $(key_uri kek fresh)"; }
+generate_check() {
+    if ((status == 0)) && ! bk-key show "$(key_uri kek fresh)" >/dev/null 2>&1; then wrong 'no key'; fi
+    if p11_objects | grep -q fresh && ! bk-key show "$(key_uri kek fresh)" >/dev/null 2>&1; then
+        wrong 'half a key is left'
+    fi
+    # a whole one may be there after a failure: its public half could not be written, and that is said
+    if ((status != 0)) && p11_objects | grep -q fresh && ! grep -q 'on the token' "$T/stderr"; then
+        wrong 'a key is left, without a word'
+    fi
+}
+
+p11_objects() {
+    pkcs11-tool --module "$SOFTHSM" --token-label kek --login --pin "$(cat "$T/kek.pin")" --list-objects 2>/dev/null
+}
+
+list_prepare() { clean; }
+list_command() { echo "bk-key list --json $(key_uri kek ec)"; }
+list_check() {
+    if ((status == 0)) && ! grep -q '"ec"' "$T/stdout"; then wrong 'no list'; fi
+}
+
+export_prepare() { clean; }
+export_command() { echo "bk-key export -o $T/out $(key_uri kek ec)"; }
+export_check() {
+    if half_there "$T/out"; then wrong 'a part is left'; fi
+    if [[ -e $T/out ]] && ! cmp -s "$T/out" "$T/ec.pem"; then wrong 'another key'; fi
+}
+
+SOFTHSM=$(find /usr/lib -name libsofthsm2.so -print -quit)
+make_token signer
+make_token kek
+make_key signer backup p256 sign
+make_key kek signer p256 sign
+make_key kek backup2 p256 sign
+make_key kek ec p256 kek
+make_key kek ec2 p256 kek
+make_key kek rsa rsa3072 kek
+make_key kek aes aes256 kek
+make_key kek aes2 aes256 kek
+cp -a "$(token_folder)" "$T/put-by"
+head -c 50000 /dev/urandom >"$T/plain"
+printf '#!/bin/sh\ncat >"$1.read" && mv "$1.read" "$1"\n' >"$T/consumer"
+chmod +x "$T/consumer"
+expect_exit 0 bk-wrap -q -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(key_uri signer backup)" -o "$T/a.bk" "$T/plain"
+expect_exit 0 bk-wrap -q -r "$(key_uri kek aes)" -s "$(key_uri signer backup)" -o "$T/aes.bk" "$T/plain"
+
+for each in ${BK_OPERATIONS:-wrap wrap_a_command unwrap unwrap_into_a_command verify rekey rekey_blind generate list export}; do
+    case $each in
+    wrap) all "$each" signer ;;
+    *) all "$each" kek ;;
+    esac
+done
+printf '# faults injected: %d\n' "$faults"
+finish
