@@ -230,6 +230,8 @@ wrap_ec(EVP_PKEY *to, const struct bk_secret *cek, struct bk_wrapped *out, struc
     struct bk_secret kek = {0};
     enum bk_code rc;
 
+    if (c == NULL)
+        return bk_fail(err, BK_E_INTERNAL, "no curve for %s", bk_scheme_name(out->scheme));
     if ((rc = draw_ephemeral(c, &ephemeral, out, err)) != BK_OK)
         goto done;
     if ((rc = derive_shared(ephemeral, to, c->field, &shared, err)) != BK_OK)

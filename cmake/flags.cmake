@@ -16,7 +16,7 @@ if(BK_FUZZ)
     target_compile_options(bk_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 if(BK_COVERAGE)
-    target_compile_options(bk_flags INTERFACE --coverage)
+    target_compile_options(bk_flags INTERFACE --coverage -fprofile-update=atomic) # threads count too
     target_link_options(bk_flags INTERFACE --coverage)
 endif()
 if(CMAKE_BUILD_TYPE STREQUAL "Release")

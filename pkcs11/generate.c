@@ -136,9 +136,46 @@ generate_call(struct p11_session *s, struct values *v, const struct p11_generate
                     private.count, &public_object, &object);
 }
 
+static const struct {
+    CK_OBJECT_CLASS class;
+    const char *name;
+} classes[] = {{CKO_PRIVATE_KEY, "private key"},
+               {CKO_SECRET_KEY, "secret key"},
+               {CKO_PUBLIC_KEY, "public key"},
+               {CKO_CERTIFICATE, "certificate"}};
+
+#define CLASSES (sizeof classes / sizeof classes[0])
+
+/* All that has the id and the label; the first failure is told, the rest is removed all the same. */
+static enum bk_code
+destroy_all(struct p11_session *s, const CK_ATTRIBUTE *label, const CK_ATTRIBUTE *id, struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+
+    for (size_t i = 0; i < CLASSES; i++) {
+        struct p11_handles found = {0};
+        struct bk_err own = {0};
+        enum bk_code one = p11_object_find(s, classes[i].class, label, id, &found, &own);
+
+        for (size_t j = 0; j < found.count; j++)
+            if (P11_CALL(&s->port, C_DestroyObject, s->handle, found.at[j]) != CKR_OK)
+                one = p11_call_fail(&s->port, &own, "removing a %s", classes[i].name);
+        p11_handles_free(&found);
+        if (one != BK_OK && rc == BK_OK) {
+            rc = one;
+            if (err != NULL)
+                *err = own;
+        }
+    }
+    return rc;
+}
+
 static enum bk_code
 generate_any(struct p11_session *s, struct values *v, const struct p11_generate *what, struct bk_err *err)
 {
+    CK_ATTRIBUTE id = {CKA_ID, v->id, sizeof v->id};
+    enum bk_code rc = BK_E_INTERNAL;
+
     v->yes = CK_TRUE;
     v->no = CK_FALSE;
     v->secret_class = CKO_SECRET_KEY;
@@ -149,24 +186,18 @@ generate_any(struct p11_session *s, struct values *v, const struct p11_generate 
     /* random, since a token may replace a key whose id another one repeats */
     if (RAND_bytes(v->id, sizeof v->id) != 1)
         return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
-    for (enum demand demand = ALL; demand < DEMANDS; demand++) {
-        if (generate_call(s, v, what, demand) == CKR_OK)
-            return BK_OK;
-        if (!p11_rv_is_parameter(s->port.rv))
+    for (enum demand demand = ALL; rc != BK_OK && demand < DEMANDS; demand++) {
+        CK_RV rv = generate_call(s, v, what, demand);
+
+        rc = rv == CKR_OK ? BK_OK : p11_call_fail_own(&s->port, err, "making the key");
+        /* a TPM's module answers CKR_GENERAL_ERROR to a use that it does not expect */
+        if (rv != CKR_OK && p11_rv_is_vague(rv))
+            (void)destroy_all(s, &v->label, &id, NULL); /* the half that may have been made */
+        else if (rv != CKR_OK && !p11_rv_is_parameter(rv))
             break;
     }
-    return p11_call_fail_own(&s->port, err, "making the key");
+    return rc;
 }
-
-static const struct {
-    CK_OBJECT_CLASS class;
-    const char *name;
-} classes[] = {{CKO_PRIVATE_KEY, "private key"},
-               {CKO_SECRET_KEY, "secret key"},
-               {CKO_PUBLIC_KEY, "public key"},
-               {CKO_CERTIFICATE, "certificate"}};
-
-#define CLASSES (sizeof classes / sizeof classes[0])
 
 static enum bk_code
 check_label_free(struct p11_session *s, const CK_ATTRIBUTE *label, struct bk_err *err)
@@ -191,30 +222,6 @@ check_label_free(struct p11_session *s, const CK_ATTRIBUTE *label, struct bk_err
         }
     }
     return BK_OK;
-}
-
-/* All that has the id and the label; the first failure is told, the rest is removed all the same. */
-static enum bk_code
-destroy_all(struct p11_session *s, const CK_ATTRIBUTE *label, const CK_ATTRIBUTE *id, struct bk_err *err)
-{
-    enum bk_code rc = BK_OK;
-
-    for (size_t i = 0; i < CLASSES; i++) {
-        struct p11_handles found = {0};
-        struct bk_err own = {0};
-        enum bk_code one = p11_object_find(s, classes[i].class, label, id, &found, &own);
-
-        for (size_t j = 0; j < found.count; j++)
-            if (P11_CALL(&s->port, C_DestroyObject, s->handle, found.at[j]) != CKR_OK)
-                one = p11_call_fail(&s->port, &own, "removing a %s", classes[i].name);
-        p11_handles_free(&found);
-        if (one != BK_OK && rc == BK_OK) {
-            rc = one;
-            if (err != NULL)
-                *err = own;
-        }
-    }
-    return rc;
 }
 
 static void

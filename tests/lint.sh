@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# What a machine can say about the C code without running it: layout, clang-tidy, cppcheck, the directions of includes,
-# and lengths. Needs the packages of `tests/setup.sh lint`.
+# What a machine can say about the C code without running it: layout, clang-tidy, cppcheck, gcc's analyzer, the directions
+# of includes, and lengths. Needs the packages of `tests/setup.sh lint`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 file_lines=900
 function_lines=80
+median_lines=20 # of all functions but those of tests
+main_lines=40
 folders=(base format pkcs11 store ops cmd)
 out=build/lint
 failures=0
@@ -63,6 +65,23 @@ check_cppcheck() {
     if ((status == 0)); then pass 'cppcheck: nothing to say'; else fail 'cppcheck: nothing to say' <"$out/cppcheck"; fi
 }
 
+# What gcc's analyzer finds must be what tests/lint/fanalyzer.known has, no more and no less; compared are the kinds of
+# findings in each file. Of base/err.c analyzer.h speaks.
+check_analyzer() {
+    rm -rf "$out/analyzer.raw"
+    mkdir "$out/analyzer.raw"
+    # shellcheck disable=SC2016
+    sources | grep -vx base/err.c | xargs -P "$(nproc)" -n 1 sh -c 'gcc -std=c17 -O1 -D_GNU_SOURCE \
+        -D_FILE_OFFSET_BITS=64 "-DBK_PROJECT_VERSION=\"\"" -I. -isystem /usr/include/p11-kit-1 \
+        -include tests/lint/analyzer.h -fanalyzer -fdiagnostics-plain-output -S -o /dev/null "$1" \
+        >"$0/$(echo "$1" | tr / -)" 2>&1' "$out/analyzer.raw" || true
+    sed -nE -e 's/^([^:]*):[0-9]+:[0-9]+: warning: .*\[(-W[a-z-]*)\]$/\1: \2/p' \
+        -e 's/^([^:]*):[0-9]+:[0-9]+: ((fatal )?error: .*)$/\1: \2/p' "$out"/analyzer.raw/* |
+        sort -u >"$out/analyzer"
+    grep -v '^#' tests/lint/fanalyzer.known | sort -u | diff - "$out/analyzer" >"$out/analyzer.diff" || true
+    verdict 'gcc -fanalyzer: what is known and looked at, and nothing else' "$out/analyzer.diff"
+}
+
 # allowed FOLDER : what its files may include, docs/ARCHITECTURE.md.
 allowed() {
     case $1 in
@@ -91,18 +110,27 @@ check_voices() {
     verdict 'nothing below cmd/ prints or exits' "$out/voices"
 }
 
+# functions : lines, file and name of each function in the files named on standard input.
+functions() {
+    ctags -L - -f - --languages=C --langmap=C:+.h --kinds-C=f --fields=+ne --output-format=u-ctags 2>/dev/null |
+        awk -F '\t' '
+            { line = end = 0
+              for (i = 4; i <= NF; i++) { if ($i ~ /^line:/) line = substr($i, 6); if ($i ~ /^end:/) end = substr($i, 5) }
+              if (end) print end - line + 1, $2, $1 }'
+}
+
 check_lengths() {
     all_c | xargs wc -l | awk -v max="$file_lines" '$2 != "total" && $1 > max { print $2 ": " $1 " lines" }' >"$out/files"
     verdict "no file is longer than $file_lines lines" "$out/files"
-    # ctags gives each function's first and last line
-    all_c | ctags -L - -f - --languages=C --langmap=C:+.h --kinds-C=f --fields=+ne --output-format=u-ctags 2>/dev/null |
-        awk -F '\t' -v max="$function_lines" '
-            { line = end = 0
-              for (i = 4; i <= NF; i++) { if ($i ~ /^line:/) line = substr($i, 6); if ($i ~ /^end:/) end = substr($i, 5) }
-              if (end) seen++
-              if (end && end - line + 1 > max) print $2 ":" line ": " $1 " has " end - line + 1 " lines" }
-            END { if (seen < 100) print "ctags found only " seen + 0 " functions" }' >"$out/functions"
-    verdict "no function is longer than $function_lines lines" "$out/functions"
+    all_c | functions >"$out/lengths"
+    awk -v max="$function_lines" -v main="$main_lines" '
+        $1 > max || ($2 ~ /^cmd\// && $3 == "main" && $1 > main) { print $2 ": " $3 " has " $1 " lines" }
+        END { if (NR < 100) print "ctags found only " NR " functions" }' "$out/lengths" >"$out/functions"
+    verdict "no function is longer than $function_lines lines, no main than $main_lines" "$out/functions"
+    grep -v ' tests/' "$out/lengths" | sort -n | awk -v max="$median_lines" '
+        { length_of[NR] = $1 }
+        END { median = length_of[int((NR + 1) / 2)]; if (median > max) print "it is " median }' >"$out/median"
+    verdict "the median function has at most $median_lines lines" "$out/median"
 }
 
 mkdir -p "$out"
@@ -112,4 +140,5 @@ check_voices
 check_lengths
 check_cppcheck
 check_tidy
+check_analyzer
 ((failures == 0))

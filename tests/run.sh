@@ -2,7 +2,8 @@
 # Builds bk and runs its tests, on Debian with nothing but the base system: what is missing is installed first. Leaves
 # nothing outside its own folder but packages. The last line is "N passed, N failed".
 #
-#     tests/run.sh           unit tests (with sanitizers), tests of the programs, the quickstart, a minute of fuzzing, lint
+#     tests/run.sh           unit tests (with sanitizers), tests of the programs and of other tokens than SoftHSM, the
+#                            quickstart, a minute of fuzzing, lint
 #     tests/run.sh --long    and tests/long/*.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -114,12 +115,13 @@ scripts() {
     for file in "$@"; do tally "$kind" "$file"; done
 }
 
-bash tests/setup.sh fuzz lint
+bash tests/setup.sh tokens fuzz lint
 mkdir -p "$logs"
 build asan
 build release
 unit_tests
 scripts cli "$(nproc)" tests/cli/*_test.sh
+scripts token 1 tests/tokens/*_test.sh
 quickstart
 scripts fuzz 1 tests/fuzz/run.sh
 scripts lint 1 tests/lint.sh

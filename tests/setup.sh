@@ -2,7 +2,8 @@
 # Installs the Debian packages that building and testing bk needs, as far as they are missing. With all of them present
 # it changes nothing and needs no privileges. It leaves nothing behind but packages.
 #
-#     tests/setup.sh [fuzz] [lint]      and those that tests/fuzz/run.sh and tests/lint.sh need
+#     tests/setup.sh [SUITE...]     and those that tests/tokens/ (tokens), tests/fuzz/run.sh (fuzz), tests/lint.sh (lint)
+#                                   and tests/long/coverage_test.sh (coverage) need
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -22,8 +23,19 @@ for suite in "$@"; do
     case $suite in
     fuzz) packages+=(clang libclang-rt-14-dev) ;;
     lint) packages+=(clang-format clang-tidy cppcheck universal-ctags) ;;
+    coverage) packages+=(gcovr) ;;
+    tokens)
+        packages+=(
+            libnss3 libnss3-tools opencryptoki
+            # a TPM, but for the packages with its module, which tests/tokens/tokens.sh only unpacks: installed, every
+            # program that uses p11-kit would load it
+            swtpm tpm2-abrmd tpm2-tools dbus libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tctildr0
+            libtss2-tcti-tabrmd0 libsqlite3-0 libyaml-0-2
+            python3-bcrypt python3-cryptography python3-pyasn1 python3-pyasn1-modules python3-tpm2-pytss python3-yaml
+        )
+        ;;
     *)
-        printf 'usage: tests/setup.sh [fuzz] [lint]\n' >&2
+        printf 'usage: tests/setup.sh [tokens] [fuzz] [lint] [coverage]\n' >&2
         exit 2
         ;;
     esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the fuzzers and lets each run for a while, as many at a time as there are cores. Each starts from seeds made
-# anew (fuzz_seeds), from tests/fuzz/corpus/NAME and from what earlier runs on this machine found. An input that breaks
-# a property, crashes, leaks, hangs or eats memory is kept, and the run fails.
+# anew (fuzz_seeds), from tests/fuzz/corpus.tar.xz (keep.sh) and from what earlier runs on this machine found. An input
+# that breaks a property, crashes, leaks, hangs or eats memory is kept, and the run fails.
 #
 #     tests/fuzz/run.sh [SECONDS]       for each; those in $riskiest get three times as many (default 2)
 #     BK_FUZZ_ONLY="uri pem" tests/fuzz/run.sh 60
@@ -45,7 +45,7 @@ fuzz() {
     local folders=("$work/$name")
     [[ $riskiest != *" $name "* ]] || seconds=$((3 * each))
     [[ $name != archive && $name != frames ]] || max_len=160000 # two groups of segments
-    for folder in "$work/seeds/$name" "tests/fuzz/corpus/$name"; do
+    for folder in "$work/seeds/$name" "build/fuzz/corpus/$name"; do
         [[ ! -d $folder ]] || folders+=("$folder")
     done
     mkdir -p "$work/$name"
@@ -98,6 +98,9 @@ mapfile -t fuzzers < <(names)
 mkdir -p "$work" "$kept"
 rm -rf "$work/seeds" "$work"/*.status
 "$programs/fuzz_seeds" "$work/seeds"
+rm -rf build/fuzz/corpus
+mkdir -p build/fuzz/corpus
+tar -C build/fuzz/corpus -xJf tests/fuzz/corpus.tar.xz
 for name in "${fuzzers[@]}"; do
     while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n; done
     fuzz "$name" &

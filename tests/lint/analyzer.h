@@ -1,6 +1,6 @@
 /*
- * For clang's analyzer only, included before everything else (tests/lint.sh): it sees one file at a time, and so cannot
- * know that bk_fail and its sisters return the code that they are given, and never BK_OK.
+ * For the analyzers of clang and gcc only, included before everything else (tests/lint.sh): they see one file at a
+ * time, and so cannot know that bk_fail and its sisters return the code that they are given, and never BK_OK.
  */
 #ifndef BK_TESTS_LINT_ANALYZER_H
 #define BK_TESTS_LINT_ANALYZER_H

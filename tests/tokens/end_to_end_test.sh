@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# A backup's life on every real PKCS#11 module that Debian has, and rotations from each of them to each other.
+set -euo pipefail
+
+# mounts and daemons are the test's own, and end with it
+if [[ -z ${BK_NAMESPACE:-} ]]; then
+    export BK_NAMESPACE=1 BK_NAMESPACE_ROOT=1
+    as_root=()
+    if ((EUID != 0)); then as_root=(--user --map-root-user) BK_NAMESPACE_ROOT=0; fi
+    exec unshare "${as_root[@]}" --mount --ipc --pid --fork --kill-child --mount-proc bash "$0"
+fi
+
+# shellcheck source=../cli/lib.sh
+. "$(dirname "$0")/../cli/lib.sh"
+# shellcheck source=tokens.sh
+. "$(dirname "$0")/tokens.sh"
+
+# made MODULE OBJECT KIND USE : a key of that module, its public half in $T/MODULE-OBJECT.pem.
+made() {
+    local -a out=(-o "$T/$1-$2.pem")
+    [[ $3 != aes256 ]] || out=()
+    expect_exit 0 bk-key generate --type "$3" --use "$4" "${out[@]}" "$(key "$1" "$2")"
+}
+
+# opens CODE FILE MODULE OBJECT : bk-unwrap with that key ends with CODE; with 0 it gives the plaintext.
+opens() {
+    rm -f "$T/out"
+    expect_exit "$1" bk-unwrap -q -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" -k "$(key "$3" "$4")" -o "$T/out" "$2"
+    if (($1 == 0)); then same_file "$T/plain" "$T/out"; else no_file "$T/out"; fi
+}
+
+# rekeyed CODE FILE FROM-MODULE OBJECT TO-MODULE OBJECT [OPTION...] : signed by $signer's token.
+rekeyed() {
+    expect_exit "$1" bk-rekey -q --from "$(key "$3" "$4")" --to "$(key "$5" "$6")" -s "$(key "${signer%-*}" signer)" \
+        -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" "${@:7}" --json="$T/json" "$2"
+}
+
+# recipient MODULE KIND OBJECT : as bk-wrap is given it: public halves need no token.
+recipient() { if [[ $2 == aes256 ]]; then key "$1" "$3"; else printf '%s' "$T/$1-$3.pem"; fi; }
+
+# life MODULE : of one token alone.
+life() {
+    local m=$1 kind signers
+    printf '\n# %s\n' "$m"
+    signer=$m-signer
+    read -r -a signers <<<"$(signs "$m")"
+    made "$m" signer "${signers[0]}" sign
+    for kind in $(kinds "$m"); do
+        made "$m" "old-$kind" "$kind" kek
+        made "$m" "new-$kind" "$kind" kek
+        expect_exit 0 bk-wrap -q -r "$(recipient "$m" "$kind" "old-$kind")" -s "$(key "$m" signer)" \
+            -o "$T/$m-$kind.bk" "$T/plain"
+        expect_exit 0 bk-verify -q -t "$T/$signer.pem" "$T/$m-$kind.bk"
+        expect_exit 0 bk-verify -q --level decrypt -t "$T/$signer.pem" -k "$(key "$m" "old-$kind")" "$T/$m-$kind.bk"
+        opens 0 "$T/$m-$kind.bk" "$m" "old-$kind"
+        opens 3 "$T/$m-$kind.bk" "$m" "new-$kind"
+        cp "$T/$m-$kind.bk" "$T/rotated.bk"
+        if [[ $kind == aes256 ]]; then
+            rekeyed 0 "$T/rotated.bk" "$m" "old-$kind" "$m" "new-$kind" --blind required
+            json_is "$T/json" 'o["blindness"] == "hostBlind"'
+        else
+            rekeyed 4 "$T/rotated.bk" "$m" "old-$kind" "$m" "new-$kind" --blind required
+            rekeyed 0 "$T/rotated.bk" "$m" "old-$kind" "$m" "new-$kind"
+        fi
+        opens 0 "$T/rotated.bk" "$m" "new-$kind"
+        opens 3 "$T/rotated.bk" "$m" "old-$kind"
+    done
+    for kind in "${signers[@]:1}"; do
+        made "$m" "signer-$kind" "$kind" sign
+        expect_exit 0 bk-wrap -q -r "$T/$m-old-rsa3072.pem" -s "$(key "$m" "signer-$kind")" -o "$T/signed.bk" "$T/plain"
+        expect_exit 0 bk-verify -q -t "$T/$m-signer-$kind.pem" "$T/signed.bk"
+        rm "$T/signed.bk"
+    done
+    expect_exit 0 bk-key list "$(key "$m" signer)"
+    expect_stdout "private key +${signers[0]%3072} +signer"
+}
+
+# wrong_pin MODULE
+wrong_pin() {
+    local kept
+    kept=$(cat "$T/$1.pin")
+    pin "$1" "${kept%?}#"
+    expect_exit 9 bk-unwrap -q -t "$T/$1-signer.pem" -k "$(key "$1" old-rsa3072)" -o "$T/out" "$T/$1-rsa3072.bk"
+    no_file "$T/out"
+    pin "$1" "$kept"
+}
+
+modules=(softhsm nss remote tpm)
+# its daemon insists on a group of its own, which a user namespace does not have
+if ((BK_NAMESPACE_ROOT)); then modules+=(opencryptoki); else printf '# openCryptoki: not tested, since that needs root\n'; fi
+
+use_no_module
+head -c 3000000 /dev/urandom >"$T/plain"
+for m in "${modules[@]}"; do "start_$m"; done
+for m in "${modules[@]}"; do life "$m"; done
+
+printf '\n# from each to each\n'
+for from in "${modules[@]}"; do
+    for to in "${modules[@]}"; do
+        [[ $from != "$to" ]] || continue
+        signer=$from-signer
+        cp "$T/$from-rsa3072.bk" "$T/rotated.bk"
+        rekeyed 0 "$T/rotated.bk" "$from" old-rsa3072 "$to" new-rsa3072
+        opens 0 "$T/rotated.bk" "$to" new-rsa3072
+        opens 3 "$T/rotated.bk" "$from" old-rsa3072
+    done
+done
+
+printf '\n# a wrong PIN\n'
+for m in "${modules[@]}"; do wrong_pin "$m"; done
+finish
