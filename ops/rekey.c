@@ -518,14 +518,14 @@ write_all(struct rekeying *r, struct bk_err *err)
 
     if (r->slot != NULL)
         rc = write_both_slots(r, err);
-    if (rc != BK_OK || r->sidecar.len == 0)
-        return rc;
-    rc = ops_sidecar_replace(store_source_name(r->src), &r->sidecar, r->req->cancel, err);
-    if (rc == BK_OK)
-        r->sidecar_written = r->sidecar.len;
-    else
-        bk_err_prefix(err, "replacing the sidecar (another envelope is whole; run bk-rekey again)");
-    return rc;
+    if (rc == BK_OK && r->sidecar.len > 0) {
+        rc = ops_sidecar_replace(store_source_name(r->src), &r->sidecar, r->req->cancel, err);
+        if (rc == BK_OK)
+            r->sidecar_written = r->sidecar.len;
+        else
+            bk_err_prefix(err, "replacing the sidecar (another envelope is whole; run bk-rekey again)");
+    }
+    return rc == BK_OK ? store_edit_check_name(r->edit, err) : rc;
 }
 
 /* Whether every place that this rekey writes holds the envelope that counts. */

@@ -196,6 +196,19 @@ store_edit_write_at(struct store_edit *e, uint64_t offset, const uint8_t *buf, s
     return BK_OK;
 }
 
+enum bk_code
+store_edit_check_name(const struct store_edit *e, struct bk_err *err)
+{
+    int same = 0;
+    enum bk_code rc = check_name(e, &same, err);
+
+    if (rc == BK_OK && !same)
+        rc = bk_fail(err, BK_E_IO, "%s: was replaced by another file while it was being changed", e->path);
+    if (rc != BK_OK)
+        bk_err_hint(err, "the change went to the file that had this name before; change the one that has it now");
+    return rc;
+}
+
 uint64_t
 store_edit_bytes_written(const struct store_edit *e)
 {

@@ -14,7 +14,8 @@ enum store_edit_mode {
 /*
  * Opens and locks (flock(2): the one lock that a file opened for reading can hold exclusively too, so that both modes
  * exclude each other); waits at most wait_seconds for another holder, then BK_E_IO says that another program is
- * changing it. Follows no change of name: what was locked is checked to be what the name still means.
+ * changing it. What was locked is checked to be
+ * what the name means then.
  */
 BK_MUST_USE enum bk_code store_edit_open(const char *path, enum store_edit_mode mode, unsigned wait_seconds,
                                          const struct bk_cancel *cancel, struct store_edit **out, struct bk_err *err);
@@ -27,6 +28,10 @@ struct store_source *store_edit_source(struct store_edit *e);
  * writes. */
 BK_MUST_USE enum bk_code store_edit_write_at(struct store_edit *e, uint64_t offset, const uint8_t *buf, size_t len,
                                              struct bk_err *err);
+
+/* BK_E_IO unless the name that was opened still means the locked file: a copy that was renamed over it meanwhile has
+ * not seen the change. For the end of an edit. */
+BK_MUST_USE enum bk_code store_edit_check_name(const struct store_edit *e, struct bk_err *err);
 
 uint64_t store_edit_bytes_written(const struct store_edit *e);
 

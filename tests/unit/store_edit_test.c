@@ -222,6 +222,27 @@ remove_and_release(void *arg)
     return NULL;
 }
 
+/* What was changed is no longer what the name means: that must be said. */
+static void
+test_name_replaced_while_changing(void **state)
+{
+    struct store_edit *e;
+    struct bk_err err = {0};
+
+    (void)state;
+    fx_put(fx_at("f"), "old");
+    fx_put(fx_at("new"), "new");
+    e = open_edit(fx_at("f"));
+    assert_int_equal(store_edit_write_at(e, 0, (const uint8_t *)"O", 1, &err), BK_OK);
+    assert_int_equal(store_edit_check_name(e, &err), BK_OK);
+    assert_int_equal(rename(fx_at("new"), fx_at("f")), 0);
+    assert_int_equal(store_edit_check_name(e, &err), BK_E_IO);
+    assert_non_null(strstr(err.message, "replaced by another file"));
+    assert_int_equal(unlink(fx_at("f")), 0);
+    assert_int_equal(store_edit_check_name(e, &err), BK_E_IO);
+    store_edit_close(e);
+}
+
 static void
 test_name_removed_while_waiting(void **state)
 {
@@ -321,6 +342,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_edits_exclude_each_other, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_two_processes, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_name_replaced_while_waiting, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_name_replaced_while_changing, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_name_removed_while_waiting, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_failing_sync, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_read_all, fx_make_folder, fx_remove_folder),
