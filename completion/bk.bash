@@ -25,7 +25,7 @@ _bk_options() {
         ;;
     bk-key)
         printf '%s\n' 'type rsa3072,rsa4096,p256,p384,aes256' 'use kek,sign' 'owner text' 'days text' 'output file' \
-            'force -'
+            'force -' 'on-token -'
         ;;
     esac
 }
@@ -123,7 +123,7 @@ _bk() {
     if [[ $cur == -* ]]; then
         _bk_words "${long[*]}" "$cur"
     elif [[ $program == bk-key ]] && ((COMP_CWORD == 1)); then
-        _bk_words 'generate list show export' "$cur"
+        _bk_words 'generate list show export probe' "$cur"
     elif [[ $program == bk-key ]]; then
         _bk_value uri "$cur"
     else

@@ -4,6 +4,7 @@
 #include <openssl/rand.h>
 
 #include "pkcs11/find.h"
+#include "pkcs11/generate.h"
 #include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
 
@@ -12,6 +13,7 @@
 /* Values that templates point to, and the template of one half. */
 struct values {
     CK_BBOOL yes, no;
+    CK_BBOOL lasting; /* CKA_TOKEN */
     CK_OBJECT_CLASS secret_class;
     CK_KEY_TYPE aes;
     CK_ULONG bits, value_len;
@@ -52,7 +54,7 @@ static void
 fill_common(struct template *t, struct values *v, enum demand demand)
 {
     t->count = 0;
-    add(t, CKA_TOKEN, &v->yes, sizeof v->yes);
+    add(t, CKA_TOKEN, &v->lasting, sizeof v->lasting);
     add(t, CKA_ID, v->id, sizeof v->id);
     t->at[t->count++] = v->label;
     if (demand < NOT_MODIFIABLE_OMITTED)
@@ -178,6 +180,7 @@ generate_any(struct p11_session *s, struct values *v, const struct p11_generate 
 
     v->yes = CK_TRUE;
     v->no = CK_FALSE;
+    v->lasting = what->passing ? CK_FALSE : CK_TRUE;
     v->secret_class = CKO_SECRET_KEY;
     v->aes = CKK_AES;
     v->bits = what->kind == P11_RSA4096 ? 4096 : 3072;
@@ -259,17 +262,20 @@ warn_guarded(struct p11_key *key)
 
 /* What the token says of the new key: a contradiction is an error, silence a warning. */
 static enum bk_code
-check_guarded(struct p11_key *key, struct bk_err *err)
+check_guarded(struct p11_key *key, const struct p11_generate *what, struct bk_err *err)
 {
     struct p11_session *s = &key->session;
     int sensitive = p11_object_bool(s, key->handle, CKA_SENSITIVE);
     int extractable = p11_object_bool(s, key->handle, CKA_EXTRACTABLE);
+    int lasting = p11_object_bool(s, key->handle, CKA_TOKEN);
 
-    if (sensitive == 0 || extractable == 1 || p11_object_bool(s, key->handle, CKA_TOKEN) == 0)
+    if (sensitive == 0 || extractable == 1 || (!what->passing && lasting == 0))
         return bk_fail(err, BK_E_UNSUPPORTED,
                        "%s: the token made a key that is not sensitive, or extractable, or not "
                        "lasting, against what was asked",
                        s->port.where);
+    if (what->passing)
+        return p11_object_check(s, err);
     if (sensitive < 0 || extractable < 0)
         bk_warn(key->owner->options.log,
                 "%s: the token does not say whether the new key is sensitive and unextractable", s->port.where);
@@ -302,10 +308,12 @@ adopt(struct p11 *p, struct p11_session *s, struct values *v, const struct p11_g
     return rc;
 }
 
-static enum bk_code
-make(struct p11 *p, struct p11_token *t, struct values *v, const struct p11_generate *what, struct p11_key **out,
-     struct bk_err *err)
+enum bk_code
+p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what,
+                struct p11_key **out, struct bk_err *err)
 {
+    struct values values = {.label = *label};
+    struct values *v = &values;
     struct p11_session s = {0};
     struct p11_key *key = NULL;
     enum bk_code rc;
@@ -317,13 +325,13 @@ make(struct p11 *p, struct p11_token *t, struct values *v, const struct p11_gene
     if ((rc = generate_any(&s, v, what, err)) != BK_OK)
         goto done;
     if ((rc = adopt(p, &s, v, what, &key, err)) == BK_OK)
-        rc = check_guarded(key, err);
-    if (rc == BK_OK)
+        rc = check_guarded(key, what, err);
+    if (rc == BK_OK && !what->passing)
         rc = p11_key_prove(key, what->signing, err);
     if (rc == BK_OK) {
         *out = key;
         key = NULL;
-    } else {
+    } else if (!what->passing) {
         undo(p, t, v);
     }
 done:
@@ -348,34 +356,42 @@ check_request(const struct p11_uri *uri, const struct p11_generate *what, struct
 }
 
 enum bk_code
+p11_generate_where(struct p11 *p, const struct p11_uri *uri, struct p11_token **out, struct bk_err *err)
+{
+    struct p11_tokens tokens = {0};
+    struct p11_text_list list = {0};
+    enum bk_code rc;
+
+    if ((rc = p11_tokens_match(p, uri, &tokens, err)) != BK_OK)
+        return rc;
+    p11_tokens_list(&tokens, &list);
+    if (tokens.count == 0)
+        return p11_tokens_none(p, uri, err);
+    if (tokens.count > 1)
+        return bk_fail(err, BK_E_USAGE, "%s matches %zu tokens: %s; name one by token= or serial=", uri->text,
+                       tokens.count, p11_text_list_end(&list));
+    if ((rc = p11_token_login(tokens.at[0], uri, err)) == BK_OK)
+        *out = tokens.at[0];
+    return rc;
+}
+
+enum bk_code
 p11_key_generate(struct p11 *p, const char *text, const struct p11_generate *what, struct bk_key **out,
                  struct bk_err *err)
 {
     struct p11_uri uri = {0};
-    struct p11_tokens tokens = {0};
-    struct p11_text_list list = {0};
+    struct p11_token *token = NULL;
     struct p11_key *key = NULL;
-    struct values v = {0};
     enum bk_code rc;
 
     if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
         return rc;
     if ((rc = check_request(&uri, what, err)) != BK_OK)
         goto done;
-    if ((rc = p11_tokens_match(p, &uri, &tokens, err)) != BK_OK)
+    if ((rc = p11_generate_where(p, &uri, &token, err)) != BK_OK)
         goto done;
-    p11_tokens_list(&tokens, &list);
-    if (tokens.count == 0)
-        rc = p11_tokens_none(p, &uri, err);
-    else if (tokens.count > 1)
-        rc = bk_fail(err, BK_E_USAGE, "%s matches %zu tokens: %s; name one by token= or serial=", uri.text,
-                     tokens.count, p11_text_list_end(&list));
-    else
-        rc = p11_token_login(tokens.at[0], &uri, err);
-    if (rc != BK_OK)
-        goto done;
-    v.label = *p11_uri_attribute(&uri, CKA_LABEL);
-    if ((rc = make(p, tokens.at[0], &v, what, &key, err)) == BK_OK)
+    rc = p11_generate_on(p, token, p11_uri_attribute(&uri, CKA_LABEL), what, &key, err);
+    if (rc == BK_OK)
         *out = &key->base;
 done:
     p11_left_out_explain(p, rc);

@@ -110,7 +110,7 @@ session_alive(struct p11_token *t, struct p11_port *port)
     if (!t->session_open)
         return 0;
     if (P11_CALL(port, C_GetSessionInfo, t->session, &info) != CKR_OK) {
-        (void)P11_CALL(port, C_CloseSession, t->session);
+        p11_session_handle_close(t, port, t->session);
         t->session_open = 0;
         t->logged_in = 0;
         return 0;
@@ -118,16 +118,38 @@ session_alive(struct p11_token *t, struct p11_port *port)
     return info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS;
 }
 
+/* The state of the PIN now. A token that seems to be another one, or to have lost its PIN, is looked at again. */
+static enum bk_code
+read_state(struct p11_token *t, struct p11_port *port, CK_TOKEN_INFO *info, struct bk_err *err)
+{
+    CK_FLAGS had_pin = t->info.flags & CKF_USER_PIN_INITIALIZED;
+
+    for (int tries = 0;; tries++) {
+        CK_RV rv;
+
+        memset(info, 0, sizeof *info);
+        rv = P11_CALL(port, C_GetTokenInfo, t->slot, info);
+        if (rv == CKR_OK && p11_token_is_same(t, info) && (info->flags & had_pin) == had_pin)
+            return BK_OK;
+        if ((rv == CKR_OK || p11_rv_is_vague(rv)) && p11_token_look_again(tries))
+            continue;
+        if (rv != CKR_OK)
+            return p11_call_fail_as(port, BK_E_TOKEN, err, "reading the state of the PIN");
+        if (!p11_token_is_same(t, info))
+            return bk_fail(err, BK_E_TOKEN, "%s: another token is in its slot now, so no PIN was tried", t->where);
+        return BK_OK;
+    }
+}
+
 /* Reads the state of the PIN anew, and readies one unless the token has its own keypad. */
 static enum bk_code
 prepare_pin(struct p11_token *t, struct p11_port *port, const struct p11_uri *uri, struct bk_err *err)
 {
     CK_TOKEN_INFO info = {0};
+    enum bk_code rc;
 
-    if (P11_CALL(port, C_GetTokenInfo, t->slot, &info) != CKR_OK)
-        return p11_call_fail_as(port, BK_E_TOKEN, err, "reading the state of the PIN");
-    if (!p11_token_is_same(t, &info))
-        return bk_fail(err, BK_E_TOKEN, "%s: another token is in its slot now, so no PIN was tried", t->where);
+    if ((rc = read_state(t, port, &info, err)) != BK_OK)
+        return rc;
     if ((info.flags & CKF_USER_PIN_LOCKED) != 0)
         return bk_fail(err, BK_E_PIN, "%s: the token says that its PIN is locked, so none was tried", t->where);
     if ((info.flags & CKF_PROTECTED_AUTHENTICATION_PATH) == 0)

@@ -191,6 +191,22 @@ p11_module_matches(const struct p11_module *m, const struct p11_uri *uri)
     return info_matches(m, uri);
 }
 
+static void
+module_finalize(struct p11_module *m)
+{
+    (void)p11_call_admit(&m->port, "C_Finalize");
+    (void)p11_call_done(&m->port, p11_kit_module_finalize(m->port.list));
+}
+
+void
+p11_module_restart(struct p11_module *m)
+{
+    if (!m->usable || atomic_load(&m->sessions) > 0)
+        return;
+    module_finalize(m);
+    m->usable = module_initialize(m) == CKR_OK;
+}
+
 void
 p11_modules_free(struct p11 *p)
 {
@@ -198,10 +214,8 @@ p11_modules_free(struct p11 *p)
         struct p11_module *m = p->modules;
 
         p->modules = m->next;
-        if (m->usable) {
-            (void)p11_call_admit(&m->port, "C_Finalize");
-            (void)p11_call_done(&m->port, p11_kit_module_finalize(m->port.list));
-        }
+        if (m->usable)
+            module_finalize(m);
         if (m->path != NULL)
             p11_kit_module_release(m->port.list);
         free(m->name);

@@ -2,6 +2,8 @@
 #ifndef BK_PKCS11_MODULE_H
 #define BK_PKCS11_MODULE_H
 
+#include <stdatomic.h>
+
 #include "pkcs11/state.h"
 #include "pkcs11/uri.h"
 
@@ -12,7 +14,8 @@ struct p11_module {
     char *file;           /* NULL if p11-kit does not tell */
     char *path;           /* the module-path that it was loaded by; NULL for a configured one */
     char where[160];
-    int usable; /* initialised, and no store of trusted certificates */
+    int usable;           /* initialised, and no store of trusted certificates */
+    atomic_uint sessions; /* that are open */
 };
 
 /*
@@ -23,6 +26,9 @@ BK_MUST_USE enum bk_code p11_modules_load(struct p11 *p, const struct p11_uri *u
 
 /* 1 if tokens of this module may answer to the URI. */
 int p11_module_matches(const struct p11_module *m, const struct p11_uri *uri);
+
+/* Finalises and initialises a module again, unless a session is open: for one that has not seen all of its tokens. */
+void p11_module_restart(struct p11_module *m);
 
 /* Finalises and releases all. */
 void p11_modules_free(struct p11 *p);

@@ -102,6 +102,7 @@ enum p11_key_kind { P11_RSA3072, P11_RSA4096, P11_P256, P11_P384, P11_AES256 };
 struct p11_generate {
     enum p11_key_kind kind;
     int signing;       /* 1: for signing; 0: a KEK */
+    int passing;       /* 1: a key that the token forgets with its session, for a trial; not proven */
     const char *owner; /* NULL or text; recorded by the caller */
 };
 
@@ -121,6 +122,27 @@ BK_MUST_USE enum bk_code p11_certificate_store(struct bk_key *key, const uint8_t
 /* Removes a key pair that was just generated, with its certificate: all objects of its label and id. For a caller whose
  * next step failed; key stays to be closed. BK_E_UNSUPPORTED for a key without a label and an id of its own. */
 BK_MUST_USE enum bk_code p11_key_destroy(struct bk_key *key, struct bk_err *err);
+
+/* What a token can do with one kind of key, as it was seen to do it. */
+struct p11_probe_item {
+    enum p11_key_kind kind;
+    int signing;           /* 1: as a signing key; 0: as a KEK */
+    int works;             /* it was made, not extractable, and did what it is for */
+    enum bk_scheme scheme; /* a KEK that works: the strongest that opens */
+    int refuses_damage; /* 1: a wrapped key or signature with a bit turned over was refused; a KEK or key that works */
+    int blind;          /* AES: a data key went from one to another without the host's seeing it */
+    const char *why;    /* why it does not work; NULL if it does */
+};
+
+/*
+ * Tries every kind of key that bk can use on the one token that the URI names (its object attributes do not
+ * count), by making one, using it as the programs would, and damaging what it wrapped. The keys are objects of a
+ * session, and leave nothing; with lasting they are made on the token and removed again, for tokens that make no
+ * others. each returns nonzero to stop. BK_OK also when nothing works; an error is one of the token itself.
+ */
+BK_MUST_USE enum bk_code p11_probe(struct p11 *p, const char *uri, int lasting,
+                                   int (*each)(void *ctx, const struct p11_probe_item *item), void *ctx,
+                                   struct bk_err *err);
 
 /* One object as a list shows it. Attributes are the module's claims; -1 is "not available". */
 struct p11_item {

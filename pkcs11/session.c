@@ -1,7 +1,7 @@
 #include "pkcs11/session.h"
 
-enum bk_code
-p11_session_handle(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE *out, struct bk_err *err)
+static enum bk_code
+open_handle(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE *out, struct bk_err *err)
 {
     CK_FLAGS flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
 
@@ -15,6 +15,23 @@ p11_session_handle(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE
     if (P11_CALL(port, C_OpenSession, t->slot, CKF_SERIAL_SESSION, NULL, NULL, out) == CKR_OK)
         return BK_OK;
     return p11_call_fail_as(port, BK_E_TOKEN, err, "opening a session");
+}
+
+enum bk_code
+p11_session_handle(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE *out, struct bk_err *err)
+{
+    enum bk_code rc = open_handle(t, port, out, err);
+
+    if (rc == BK_OK)
+        atomic_fetch_add(&t->module->sessions, 1);
+    return rc;
+}
+
+void
+p11_session_handle_close(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session)
+{
+    (void)P11_CALL(port, C_CloseSession, session);
+    atomic_fetch_sub(&t->module->sessions, 1);
 }
 
 enum bk_code
@@ -37,6 +54,6 @@ void
 p11_session_close(struct p11_session *s)
 {
     if (s->open)
-        (void)P11_CALL(&s->port, C_CloseSession, s->handle);
+        p11_session_handle_close(s->token, &s->port, s->handle);
     s->open = 0;
 }

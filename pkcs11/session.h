@@ -19,5 +19,6 @@ void p11_session_close(struct p11_session *s);
 /* The bare handle, for the session that keeps a token logged in. */
 BK_MUST_USE enum bk_code p11_session_handle(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE *out,
                                             struct bk_err *err);
+void p11_session_handle_close(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session);
 
 #endif

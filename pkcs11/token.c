@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
+#include "pkcs11/session.h"
 
 /* More slots than this are a number that the module made up. */
 #define SLOTS_MAX 65536
@@ -31,6 +33,14 @@ token_new(struct p11 *p, struct p11_module *m, CK_SLOT_ID slot, const CK_TOKEN_I
     t->next = p->tokens;
     p->tokens = t;
     return t;
+}
+
+int
+p11_token_look_again(int tries)
+{
+    const struct timespec pause = {.tv_nsec = 10000000L << tries};
+
+    return tries < 5 && nanosleep(&pause, NULL) == 0;
 }
 
 int
@@ -145,17 +155,32 @@ add_module(struct p11 *p, struct p11_module *m, const struct p11_uri *uri, struc
     return rc;
 }
 
+static enum bk_code
+match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out, struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+
+    out->count = 0;
+    for (struct p11_module *m = p->modules; rc == BK_OK && m != NULL; m = m->next)
+        if (p11_module_matches(m, uri))
+            rc = add_module(p, m, uri, out, err);
+    return rc;
+}
+
 enum bk_code
 p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out, struct bk_err *err)
 {
     enum bk_code rc;
 
-    out->count = 0;
     pthread_mutex_lock(&p->lock);
-    rc = p11_modules_load(p, uri, err);
-    for (struct p11_module *m = p->modules; rc == BK_OK && m != NULL; m = m->next)
-        if (p11_module_matches(m, uri))
-            rc = add_module(p, m, uri, out, err);
+    if ((rc = p11_modules_load(p, uri, err)) == BK_OK)
+        rc = match(p, uri, out, err);
+    for (int tries = 0; rc == BK_OK && out->count == 0 && p11_token_look_again(tries); tries++) {
+        for (struct p11_module *m = p->modules; m != NULL; m = m->next)
+            if (p11_module_matches(m, uri))
+                p11_module_restart(m);
+        rc = match(p, uri, out, err);
+    }
     pthread_mutex_unlock(&p->lock);
     return rc;
 }
@@ -212,7 +237,7 @@ p11_tokens_free(struct p11 *p)
         if (t->session_open) {
             if (t->logged_in)
                 (void)P11_CALL(port, C_Logout, t->session);
-            (void)P11_CALL(port, C_CloseSession, t->session);
+            p11_session_handle_close(t, port, t->session);
         }
         bk_secret_wipe(&t->pin);
         free(t);

@@ -45,6 +45,11 @@ void p11_tokens_free(struct p11 *p);
  * there is no PIN or it was refused, now or earlier in the run.
  */
 BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
+/*
+ * Waits before something is looked at again, longer each time: 1 for the tries from 0 on, together a third of a second,
+ * then 0. SoftHSM shows a broken token, or none, to whoever looks while another process logs in.
+ */
+int p11_token_look_again(int tries);
 /* 1 if the token that was found is still in its slot: another one must not get its PIN. */
 int p11_token_is_same(const struct p11_token *t, const CK_TOKEN_INFO *now);
 /* 1 if private objects can be seen without giving a PIN now. */

@@ -7,7 +7,7 @@
 /* A certificate here only carries a key; trust is pinned elsewhere, so a long life does no harm. */
 #define DAYS_DEFAULT 3650
 
-enum { OPT_TYPE = CMD_OPT_OWN, OPT_USE, OPT_OWNER, OPT_DAYS, OPT_FORCE };
+enum { OPT_TYPE = CMD_OPT_OWN, OPT_USE, OPT_OWNER, OPT_DAYS, OPT_FORCE, OPT_ON_TOKEN };
 
 static const struct option options[] = {
     CMD_COMMON_OPTIONS,
@@ -17,6 +17,7 @@ static const struct option options[] = {
     {"days", required_argument, NULL, OPT_DAYS},
     {"output", required_argument, NULL, 'o'},
     {"force", no_argument, NULL, OPT_FORCE},
+    {"on-token", no_argument, NULL, OPT_ON_TOKEN},
     {0},
 };
 
@@ -25,12 +26,14 @@ const char key_help[] =
     "       bk-key list [URI]\n"
     "       bk-key show URI\n"
     "       bk-key export [-o FILE] URI\n"
+    "       bk-key probe [--on-token] URI\n"
     "\n"
     "generate  makes a key in the token that URI names by token= and object=, not extractable, proves\n"
     "          that it works, and prints its URI and key id\n"
     "list      the keys and certificates on the tokens that URI allows; without a PIN, public ones only\n"
     "show      one key: attributes as the module claims them, and how it can be wrapped to\n"
     "export    the public half, with its scheme and URI as text above the PEM block\n"
+    "probe     tries what the token that URI names can do, with keys that it forgets at once\n"
     "\n"
     "      --type TYPE      rsa3072, rsa4096, p256, p384 or aes256\n"
     "      --use USE        kek (opens archives) or sign (signs them; a certificate is made too)\n"
@@ -38,11 +41,12 @@ const char key_help[] =
     "      --days N         how long the certificate is valid (default 3650)\n"
     "  -o, --output FILE    where the public half or certificate goes (export: standard output)\n"
     "      --force          replace FILE if it is there\n"
+    "      --on-token       probe with keys that are made on the token and removed again\n"
     "      --profile NAME   options from this profile of bk.conf(5)\n"
     "      --config FILE    the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet          errors and warnings only\n"
     "      --progress WHEN  auto (default), always or never\n"
-    "      --json[=FILE]    one line of JSON for each key\n"
+    "      --json[=FILE]    one line of JSON for each key or trial\n"
     "      --help, --version\n"
     "\n"
     "example: bk-key generate --type p384 --use kek -o kek.pem \\\n"
@@ -98,6 +102,9 @@ take(void *args, int option, const char *value, struct bk_err *err)
     case OPT_FORCE:
         a->force = 1;
         return BK_OK;
+    case OPT_ON_TOKEN:
+        a->on_token = 1;
+        return BK_OK;
     default:
         return bk_fail(err, BK_E_INTERNAL, "option %d is in no table", option);
     }
@@ -120,15 +127,18 @@ check_generate(const struct key_args *a, struct bk_err *err)
 static enum bk_code
 take_verb(struct key_args *a, const char *verb, struct bk_err *err)
 {
-    static const char *const verbs[] = {
-        [KEY_GENERATE] = "generate", [KEY_LIST] = "list", [KEY_SHOW] = "show", [KEY_EXPORT] = "export"};
+    static const char *const verbs[] = {[KEY_GENERATE] = "generate",
+                                        [KEY_LIST] = "list",
+                                        [KEY_SHOW] = "show",
+                                        [KEY_EXPORT] = "export",
+                                        [KEY_PROBE] = "probe"};
 
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(verb, verbs[i]) == 0) {
             a->verb = (enum key_verb)i;
             return BK_OK;
         }
-    return bk_fail(err, BK_E_USAGE, "\"%s\" is none of generate, list, show, export", verb);
+    return bk_fail(err, BK_E_USAGE, "\"%s\" is none of generate, list, show, export, probe", verb);
 }
 
 static enum bk_code
@@ -139,11 +149,11 @@ check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
     if (rest->command != NULL)
         return bk_fail(err, BK_E_USAGE, "bk-key runs no command");
     if (rest->operand_count == 0)
-        return bk_fail(err, BK_E_USAGE, "what to do: generate, list, show or export?");
+        return bk_fail(err, BK_E_USAGE, "what to do: generate, list, show, export or probe?");
     if ((rc = take_verb(a, rest->operands[0], err)) != BK_OK)
         return rc;
     if (rest->operand_count > 2 || (rest->operand_count == 1 && a->verb != KEY_LIST))
-        return bk_fail(err, BK_E_USAGE, "%s: one key's URI, please", rest->operands[0]);
+        return bk_fail(err, BK_E_USAGE, "%s: one URI, please", rest->operands[0]);
     a->uri = rest->operand_count == 2 ? rest->operands[1] : NULL;
     if (a->uri != NULL && !p11_is_uri(a->uri))
         return cmd_no_uri(rest->operands[0], err);
@@ -153,6 +163,10 @@ check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
         return rc;
     if (a->verb != KEY_GENERATE && (a->has_type || a->use != NULL || a->owner != NULL))
         return bk_fail(err, BK_E_USAGE, "--type, --use and --owner go with generate");
+    if (a->verb != KEY_PROBE && a->on_token)
+        return bk_fail(err, BK_E_USAGE, "--on-token goes with probe");
+    if (a->verb == KEY_PROBE && p11_uri_names_object(a->uri))
+        return bk_fail(err, BK_E_USAGE, "probe: name a token, not a key: the trial makes its own");
     return cmd_json_not_mixed(&a->common, a->verb == KEY_EXPORT && a->output == NULL ? "-" : a->output, err);
 }
 

@@ -4,7 +4,7 @@
 
 #include "cmd/common/cmd.h"
 
-enum key_verb { KEY_GENERATE, KEY_LIST, KEY_SHOW, KEY_EXPORT };
+enum key_verb { KEY_GENERATE, KEY_LIST, KEY_SHOW, KEY_EXPORT, KEY_PROBE };
 
 struct key_args {
     struct cmd_common common;
@@ -16,6 +16,7 @@ struct key_args {
     const char *owner;
     const char *output;
     int force;
+    int on_token; /* probe: with keys on the token, removed again */
     uint64_t days;
 };
 

@@ -14,4 +14,7 @@ BK_MUST_USE enum bk_code key_list(struct cmd *c, struct p11 *p11, const struct k
 enum key_named { KEY_NAMED_NOTHING, KEY_NAMED_SIGNER, KEY_NAMED_KEK };
 BK_MUST_USE enum bk_code key_what_is(struct p11 *p11, const char *uri, enum key_named *out, struct bk_err *err);
 
+/* probe.c */
+BK_MUST_USE enum bk_code key_probe(struct cmd *c, struct p11 *p11, const struct key_args *a, struct bk_err *err);
+
 #endif

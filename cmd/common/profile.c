@@ -49,6 +49,7 @@ static const struct {
     {"meta", CMD_KEY_LIST}, /* bk-wrap's; bk-unwrap's, which takes no value, is for the command line */
     {"meta-file", CMD_KEY_LIST},
     {"min-generation", CMD_KEY_VALUE},
+    {"on-token", CMD_KEY_REFUSED},
     {"output", CMD_KEY_VALUE},
     {"owner", CMD_KEY_VALUE},
     {"parent", CMD_KEY_VALUE},

@@ -385,6 +385,42 @@ terminals() {
     check 'a second time is not asked' test "$(grep -c 'PIN of token' "$T/screen")" -eq 1
 }
 
+# What SoftHSM can do is what docs/TOKENS.md says of it; and afterwards the token holds what it held.
+probes() {
+    printf '\n# probe\n'
+    local uri="pkcs11:token=probed?pin-source=file:$T/probed.pin" how
+    make_token probed
+    expect_exit 0 bk-key list "$uri"
+    expect_stderr '1 token, no key'
+    for how in '' --on-token; do
+        # shellcheck disable=SC2086
+        expect_exit 0 bk-key probe $how "$uri"
+        expect_stdout '^aes256 +kek +works, aes-kw, rotates blind$'
+        expect_stdout '^p256 +kek +works, ecdh-p256$'
+        expect_stdout '^p384 +kek +works, ecdh-p384$'
+        expect_stdout '^rsa3072 +kek +works, rsa-oaep-sha1$'
+        expect_stdout '^rsa3072 +sign +works$'
+        check 'seven kinds of key were tried' test "$(wc -l <"$T/stdout")" -eq 7
+        check 'and all work' test "$(grep -c ' works' "$T/stdout")" -eq 7
+        expect_exit 0 bk-key list "$uri"
+        no_output
+    done
+    expect_exit 0 bk-key probe --json="$T/json" "$uri"
+    head -n 1 "$T/json" >"$T/json.1"
+    json_is "$T/json.1" 'o["type"] == "aes256" and o["use"] == "kek" and o["works"] and o["scheme"] == "aes-kw"'
+    json_is "$T/json.1" 'o["blind"] and o["refusesDamage"] and o["why"] is None'
+    expect_exit 0 bk-key probe --on-token --json="$T/json" "$uri"
+    head -n 1 "$T/json" >"$T/json.1"
+    json_is "$T/json.1" 'o["works"] and o["blind"] and o["refusesDamage"] is None'
+    expect_exit 2 bk-key probe
+    expect_exit 2 bk-key probe "$(key_uri probed x)"
+    expect_stderr 'name a token, not a key'
+    expect_exit 2 bk-key list --on-token "$uri"
+    expect_exit 3 bk-key probe "pkcs11:token=absent?pin-source=file:$T/probed.pin"
+    expect_exit 2 bk-key probe "pkcs11:?pin-source=file:$T/probed.pin"
+    expect_stderr 'matches [0-9]+ tokens'
+}
+
 MODULE=$(find_module)
 make_token keys
 make_token other # so that a URI has to say which one it means
@@ -399,4 +435,5 @@ credentials
 no_pin
 wrong_pin
 terminals
+probes
 finish

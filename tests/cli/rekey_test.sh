@@ -430,7 +430,9 @@ finishes
 printf '\n# two at once on one archive wait for each other\n'
 cp "$T/first.bk" "$T/a.bk"
 for _ in 1 2 3; do
-    "${rekey[@]}" -q --from "$ec" --add "$spare" "$T/a.bk" 2>"$T/stderr.1" &
+    # each with tokens of its own: SoftHSM shows a token that is broken to whoever looks while another process logs in
+    fresh_tokens
+    SOFTHSM2_CONF=$T/killed.conf "${rekey[@]}" -q --from "$ec" --add "$spare" "$T/a.bk" 2>"$T/stderr.1" &
     first=$!
     "${rekey[@]}" -q --from "$ec" --add "$T/rsa.pem" "$T/a.bk" 2>"$T/stderr.2" &
     second=$!

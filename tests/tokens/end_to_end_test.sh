@@ -38,6 +38,24 @@ rekeyed() {
 # recipient MODULE KIND OBJECT : as bk-wrap is given it: public halves need no token.
 recipient() { if [[ $2 == aes256 ]]; then key "$1" "$3"; else printf '%s' "$T/$1-$3.pem"; fi; }
 
+# probed MODULE : bk-key probe finds what tokens.sh says of it, refuses damage, and leaves nothing. A TPM makes no passing keys.
+probed() {
+    local how=() uri found
+    uri=$(key "$1" none)
+    uri=${uri/;object=none/}
+    [[ $1 != tpm ]] || how=(--on-token)
+    expect_exit 0 bk-key probe "${how[@]}" "$uri"
+    found=$(awk '$2 == "kek" && $3 ~ /^works/ { printf "%s ", $1 }' "$T/stdout")
+    check "$1: its KEKs are $found" test "$found" = "$(kinds "$1") "
+    found=$(awk '$2 == "sign" && $3 == "works" { printf "%s ", $1 }' "$T/stdout")
+    check "$1: its signing keys are $found" test "$found" = "$(signs "$1") "
+    check "$1: takes nothing that was damaged" not_in DAMAGED "$T/stdout"
+    expect_exit 0 bk-key list "$uri"
+    check "$1: no key of the trial is left" not_in bk-probe "$T/stdout"
+}
+
+not_in() { ! grep -q -- "$1" "$2"; }
+
 # life MODULE : of one token alone.
 life() {
     local m=$1 kind signers
@@ -71,6 +89,7 @@ life() {
         expect_exit 0 bk-verify -q -t "$T/$m-signer-$kind.pem" "$T/signed.bk"
         rm "$T/signed.bk"
     done
+    probed "$m"
     expect_exit 0 bk-key list "$(key "$m" signer)"
     expect_stdout "private key +${signers[0]%3072} +signer"
 }

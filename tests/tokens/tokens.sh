@@ -46,9 +46,8 @@ kinds() {
 # signs MODULE : its signing keys, the usual one first.
 signs() {
     case $1 in
-    softhsm | nss) echo 'p256 p384 rsa3072' ;;
     opencryptoki) echo rsa3072 ;;
-    *) echo 'p256 rsa3072' ;;
+    *) echo 'p256 p384 rsa3072' ;;
     esac
 }
 
