@@ -176,6 +176,7 @@ p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *ou
     if ((rc = p11_modules_load(p, uri, err)) == BK_OK)
         rc = match(p, uri, out, err);
     for (int tries = 0; rc == BK_OK && out->count == 0 && p11_token_look_again(tries); tries++) {
+        /* a token that a module did not see at its start may be there after another one */
         for (struct p11_module *m = p->modules; m != NULL; m = m->next)
             if (p11_module_matches(m, uri))
                 p11_module_restart(m);

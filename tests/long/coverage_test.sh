@@ -18,7 +18,7 @@ for script in tests/cli/*_test.sh; do
     BK_BIN=$PWD/build/coverage bash "$script" >"$out/$(basename "$script").log" 2>&1 </dev/null ||
         printf '# %s does not pass in this build\n' "$(basename "$script")"
 done
-gcovr -r . -f base/ -f format/ -f pkcs11/ -f store/ -f ops/ -f cmd/ --exclude-throw-branches -j "$(nproc)" \
+timeout 900 gcovr -r . -f base/ -f format/ -f pkcs11/ -f store/ -f ops/ -f cmd/ --exclude-throw-branches -j "$(nproc)" \
     --json-summary "$out/summary.json" --txt "$out/report.txt" build/coverage
 sed 's/^/# /' "$out/report.txt"
 /usr/bin/python3 - "$out/summary.json" "$limit" <<'EOF'
