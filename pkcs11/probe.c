@@ -69,20 +69,16 @@ exchanges_blindly(const struct probe *pr, const struct p11_probe_item *item, str
     return blind;
 }
 
-/* A signature is checked by its maker; what is left is whether another digest would pass with it. */
 static enum bk_code
-use_signing(struct bk_key *key, struct p11_probe_item *item, struct bk_err *err)
+use_signing(struct bk_key *key, struct bk_err *err)
 {
-    uint8_t digest[BK_SHA256_LEN] = {1};
+    const uint8_t digest[BK_SHA256_LEN] = {1};
     uint8_t sig[BK_SIGNATURE_MAX];
     size_t len = sizeof sig;
-    enum bk_sig_alg alg = bk_sig_alg_for(key->pub.type);
     enum bk_code rc = bk_key_sign(key, digest, sig, &len, err);
 
     if (rc == BK_OK)
-        rc = bk_public_verify(&key->pub, alg, digest, sig, len, err);
-    digest[0] ^= 1;
-    item->refuses_damage = rc == BK_OK && bk_public_verify(&key->pub, alg, digest, sig, len, NULL) != BK_OK;
+        rc = bk_public_verify(&key->pub, bk_sig_alg_for(key->pub.type), digest, sig, len, err);
     return rc;
 }
 
@@ -128,24 +124,38 @@ try_scheme(const struct probe *pr, struct p11_probe_item *item, enum bk_scheme s
     if (rc == BK_OK && scheme != BK_SCHEME_NONE)
         key->pub.scheme = scheme;
     if (rc == BK_OK)
-        rc = item->signing ? use_signing(key, item, why) : use_kek(pr, key, item, why);
+        rc = item->signing ? use_signing(key, why) : use_kek(pr, key, item, why);
     if (rc == BK_OK && !item->signing)
         item->scheme = key->pub.scheme;
     end(pr, key);
     return rc;
 }
 
+/* After SHA-256 failed: SHA-1 counts if it works and SHA-256, tried once more, does not; else why that does not is
+ * told. */
+static enum bk_code
+try_sha1(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why)
+{
+    struct p11_probe_item weak = *item;
+    enum bk_code rc = try_scheme(pr, &weak, BK_SCHEME_RSA_OAEP_SHA1, NULL);
+
+    if (try_scheme(pr, item, BK_SCHEME_NONE, why) == BK_OK)
+        return BK_OK;
+    if (rc != BK_OK)
+        return why->code;
+    *item = weak;
+    return BK_OK;
+}
+
 /* The token itself must be there; what it will not do with a kind of key is the answer and no error. */
 static enum bk_code
 try_kind(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why)
 {
-    struct bk_err weak = {0};
     enum bk_code rc = try_scheme(pr, item, BK_SCHEME_NONE, why);
 
-    /* why SHA-256 does not work is what is told if SHA-1 does not either */
-    if (rc != BK_OK && rc != BK_E_PIN && item->kind == P11_RSA3072 && !item->signing && !pr->lasting &&
-        try_scheme(pr, item, BK_SCHEME_RSA_OAEP_SHA1, &weak) == BK_OK)
-        rc = BK_OK;
+    /* a lasting key was proven when it was made, by the same rule */
+    if (rc != BK_OK && rc != BK_E_PIN && item->kind == P11_RSA3072 && !item->signing && !pr->lasting)
+        rc = try_sha1(pr, item, why);
     item->works = rc == BK_OK;
     item->why = rc == BK_OK ? NULL : why->message;
     return rc == BK_E_PIN || rc == BK_E_CANCELLED || rc == BK_E_NO_ROOM ? rc : BK_OK;
