@@ -104,6 +104,33 @@ wrong_pin() {
     pin "$1" "$kept"
 }
 
+# remote_dies : bk-wrap is in the midst of its input, its signer logged in, when the host of the token goes away.
+remote_dies() {
+    local pid status=0 i
+    mkfifo "$T/input"
+    bk-wrap -q -r "$T/softhsm-old-p256.pem" -s "$(key remote signer)" -o "$T/lost.bk" <"$T/input" 2>"$T/stderr" &
+    pid=$!
+    exec 9>"$T/input"
+    head -c 2500000 "$T/plain" >&9
+    for ((i = 0; i < 200; i++)); do
+        [[ -z $(find "$T" -name '.lost.bk.*.part' -size +1000k) ]] || break
+        sleep 0.05
+    done
+    check 'in the midst' test "$i" -lt 200
+    pkill -KILL -f "p11-kit-remote|$T/far.sock" # the listener, and what serves this connection
+    exec 9>&-
+    for ((i = 0; i < 600; i++)); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.05
+    done
+    check 'bk-wrap ends' test "$i" -lt 600
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" || status=$?
+    check "it fails with 3 ($status)" test "$status" -eq 3
+    expect_stderr "^bk-wrap: error: .*token 'far'"
+    no_file "$T/lost.bk"
+}
+
 modules=(softhsm nss remote tpm)
 # its daemon insists on a group of its own, which a user namespace does not have
 if ((BK_NAMESPACE_ROOT)); then modules+=(opencryptoki); else printf '# openCryptoki: not tested, since that needs root\n'; fi
@@ -127,4 +154,7 @@ done
 
 printf '\n# a wrong PIN\n'
 for m in "${modules[@]}"; do wrong_pin "$m"; done
+
+printf '\n# the host of a token goes away\n'
+remote_dies
 finish
