@@ -121,7 +121,7 @@ verify_args(int argc, char **argv, struct verify_args *a, struct bk_err *err)
     rc = cmd_parse(argc, argv, &set, a, &a->common, &rest, err);
     if (rc != BK_OK || a->common.help || a->common.version)
         return rc;
-    return check(a, &rest, err);
+    return cmd_usage(argv[0], check(a, &rest, err), err);
 }
 
 void

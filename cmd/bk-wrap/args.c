@@ -226,7 +226,7 @@ wrap_args(int argc, char **argv, struct wrap_args *a, struct bk_err *err)
 
     if (rc != BK_OK || a->common.help || a->common.version)
         return rc;
-    return check(a, &rest, err);
+    return cmd_usage(argv[0], check(a, &rest, err), err);
 }
 
 void

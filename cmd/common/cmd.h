@@ -82,6 +82,9 @@ struct cmd_rest {
 BK_MUST_USE enum bk_code cmd_parse(int argc, char **argv, const struct cmd_option_set *set, void *args,
                                    struct cmd_common *common, struct cmd_rest *rest, struct bk_err *err);
 
+/* Adds to a usage error that has no advice yet that --help has some; returns rc. */
+BK_MUST_USE enum bk_code cmd_usage(const char *program, enum bk_code rc, struct bk_err *err);
+
 /* Numbers in options: decimal, no sign, no rest. */
 BK_MUST_USE enum bk_code cmd_number(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out,
                                     struct bk_err *err);

@@ -225,6 +225,14 @@ find_separator(int argc, char **argv)
 }
 
 enum bk_code
+cmd_usage(const char *program, enum bk_code rc, struct bk_err *err)
+{
+    if (rc == BK_E_USAGE && err->hint[0] == '\0')
+        bk_err_hint(err, "see %s --help", program);
+    return rc;
+}
+
+enum bk_code
 cmd_parse(int argc, char **argv, const struct cmd_option_set *set, void *args, struct cmd_common *common,
           struct cmd_rest *rest, struct bk_err *err)
 {
@@ -244,9 +252,7 @@ cmd_parse(int argc, char **argv, const struct cmd_option_set *set, void *args, s
     if (common->help || common->version)
         rc = BK_OK;
 done:
-    if (rc != BK_OK && rc == BK_E_USAGE && err->hint[0] == '\0')
-        bk_err_hint(err, "see %s --help", argv[0]);
-    return rc;
+    return cmd_usage(argv[0], rc, err);
 }
 
 enum bk_code
