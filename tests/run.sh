@@ -54,10 +54,10 @@ unit_tests() {
             name = $0; sub(/^[^:]*: /, "", name); sub(/ .*/, "", name)
             time = $(NF - 1)
             good = ($0 ~ / Passed +[0-9.]+ sec/)
-            printf "unit  %-36s %6.1f s%s\n", name, time, good ? "" : "  FAILED" > "/dev/fd/3"
+            printf "unit  %-36s %6.1f s%s\n", name, time, good ? "" : "  FAILED" > "/dev/stderr"
             if (!good && !named[number]) failed++
         }
-        END { if (!suites) failed++; print passed + 0, failed + 0 }' "$log")
+        END { if (!suites) failed++; print passed + 0, failed + 0 }' "$log" 2>&3)
     passed=$((passed + ${counts% *}))
     failed=$((failed + ${counts#* }))
     ((${counts#* } == 0)) || grep -E '\[  ERROR   \]|\[  FAILED  \]|\[   LINE   \]|ERROR: |runtime error|SUMMARY|No tests' \
