@@ -138,30 +138,20 @@ generate_call(struct p11_session *s, struct values *v, const struct p11_generate
                     private.count, &public_object, &object);
 }
 
-static const struct {
-    CK_OBJECT_CLASS class;
-    const char *name;
-} classes[] = {{CKO_PRIVATE_KEY, "private key"},
-               {CKO_SECRET_KEY, "secret key"},
-               {CKO_PUBLIC_KEY, "public key"},
-               {CKO_CERTIFICATE, "certificate"}};
-
-#define CLASSES (sizeof classes / sizeof classes[0])
-
 /* All that has the id and the label; the first failure is told, the rest is removed all the same. */
 static enum bk_code
 destroy_all(struct p11_session *s, const CK_ATTRIBUTE *label, const CK_ATTRIBUTE *id, struct bk_err *err)
 {
     enum bk_code rc = BK_OK;
 
-    for (size_t i = 0; i < CLASSES; i++) {
+    for (size_t i = 0; i < P11_CLASSES; i++) {
         struct p11_handles found = {0};
         struct bk_err own = {0};
-        enum bk_code one = p11_object_find(s, classes[i].class, label, id, &found, &own);
+        enum bk_code one = p11_object_find(s, p11_classes[i].class, label, id, &found, &own);
 
         for (size_t j = 0; j < found.count; j++)
             if (P11_CALL(&s->port, C_DestroyObject, s->handle, found.at[j]) != CKR_OK)
-                one = p11_call_fail(&s->port, &own, "removing a %s", classes[i].name);
+                one = p11_call_fail(&s->port, &own, "removing a %s", p11_classes[i].name);
         p11_handles_free(&found);
         if (one != BK_OK && rc == BK_OK) {
             rc = one;
@@ -208,9 +198,9 @@ check_label_free(struct p11_session *s, const CK_ATTRIBUTE *label, struct bk_err
     char text[80];
 
     p11_text_field(text, sizeof text, label->pValue, label->ulValueLen);
-    for (size_t i = 0; i < CLASSES; i++) {
+    for (size_t i = 0; i < P11_CLASSES; i++) {
         struct p11_handles found = {0};
-        enum bk_code rc = p11_object_find(s, classes[i].class, label, NULL, &found, err);
+        enum bk_code rc = p11_object_find(s, p11_classes[i].class, label, NULL, &found, err);
         size_t count = found.count;
 
         p11_handles_free(&found);
@@ -218,7 +208,7 @@ check_label_free(struct p11_session *s, const CK_ATTRIBUTE *label, struct bk_err
             return rc;
         if (count > 0) {
             rc = bk_fail(err, BK_E_USAGE, "%s: a %s with the label '%s' is there already", s->port.where,
-                         classes[i].name, text);
+                         p11_classes[i].name, text);
             bk_err_hint(err, "choose another object=, for instance with the year in it; two keys of one label cannot "
                              "be told apart");
             return rc;
@@ -312,19 +302,18 @@ enum bk_code
 p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what,
                 struct p11_key **out, struct bk_err *err)
 {
-    struct values values = {.label = *label};
-    struct values *v = &values;
+    struct values v = {.label = *label};
     struct p11_session s = {0};
     struct p11_key *key = NULL;
     enum bk_code rc;
 
     if ((rc = p11_session_open(&s, t, err)) != BK_OK)
         return rc;
-    if ((rc = check_label_free(&s, &v->label, err)) != BK_OK)
+    if ((rc = check_label_free(&s, &v.label, err)) != BK_OK)
         goto done;
-    if ((rc = generate_any(&s, v, what, err)) != BK_OK)
+    if ((rc = generate_any(&s, &v, what, err)) != BK_OK)
         goto done;
-    if ((rc = adopt(p, &s, v, what, &key, err)) == BK_OK)
+    if ((rc = adopt(p, &s, &v, what, &key, err)) == BK_OK)
         rc = check_guarded(key, what, err);
     if (rc == BK_OK && !what->passing)
         rc = p11_key_prove(key, what->signing, err);
@@ -332,7 +321,7 @@ p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label, c
         *out = key;
         key = NULL;
     } else if (!what->passing) {
-        undo(p, t, v);
+        undo(p, t, &v);
     }
 done:
     if (key != NULL)

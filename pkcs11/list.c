@@ -14,14 +14,6 @@ struct listing {
     size_t listed;
 };
 
-static const struct {
-    CK_OBJECT_CLASS class;
-    const char *name;
-} classes[] = {{CKO_PRIVATE_KEY, "private key"},
-               {CKO_PUBLIC_KEY, "public key"},
-               {CKO_SECRET_KEY, "secret key"},
-               {CKO_CERTIFICATE, "certificate"}};
-
 /* What cannot be told leaves the type unknown; that is no error of the list. */
 static enum bk_code
 fill_public(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t, struct bk_public *pub,
@@ -107,15 +99,15 @@ list_token(struct p11_token *t, const struct p11_uri *uri, int log_in, struct li
         return rc;
     if ((rc = p11_session_open(&s, t, err)) != BK_OK)
         return rc;
-    for (size_t i = 0; rc == BK_OK && !l->stopped && i < sizeof classes / sizeof classes[0]; i++) {
+    for (size_t i = 0; rc == BK_OK && !l->stopped && i < P11_CLASSES; i++) {
         struct p11_handles found = {0};
 
-        if (p11_uri_class(uri, classes[i].class) != classes[i].class)
+        if (p11_uri_class(uri, p11_classes[i].class) != p11_classes[i].class)
             continue;
-        rc = p11_object_find(&s, classes[i].class, p11_uri_attribute(uri, CKA_LABEL), p11_uri_attribute(uri, CKA_ID),
-                             &found, err);
+        rc = p11_object_find(&s, p11_classes[i].class, p11_uri_attribute(uri, CKA_LABEL),
+                             p11_uri_attribute(uri, CKA_ID), &found, err);
         for (size_t j = 0; rc == BK_OK && !l->stopped && j < found.count; j++)
-            rc = list_object(&s, found.at[j], classes[i].name, classes[i].class, l, err);
+            rc = list_object(&s, found.at[j], p11_classes[i].name, p11_classes[i].class, l, err);
         p11_handles_free(&found);
     }
     p11_session_close(&s);

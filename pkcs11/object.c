@@ -9,6 +9,11 @@
 static const uint8_t oid_p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
 static const uint8_t oid_p384[] = {0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22};
 
+const struct p11_class p11_classes[P11_CLASSES] = {{CKO_PRIVATE_KEY, "private key"},
+                                                   {CKO_PUBLIC_KEY, "public key"},
+                                                   {CKO_SECRET_KEY, "secret key"},
+                                                   {CKO_CERTIFICATE, "certificate"}};
+
 /* What tokens answer when they have read the question; everything else may be a moment's weakness. */
 static int
 is_answer(CK_RV rv)

@@ -27,6 +27,14 @@ int p11_object_bool(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE
 /* The session answers, so what was not told is not there rather than not reached. */
 BK_MUST_USE enum bk_code p11_object_check(struct p11_session *s, struct bk_err *err);
 
+/* The kinds of objects that bk looks at, in the order of a list, with their names for people. */
+struct p11_class {
+    CK_OBJECT_CLASS class;
+    const char *name;
+};
+#define P11_CLASSES 4
+extern const struct p11_class p11_classes[P11_CLASSES];
+
 struct p11_handles {
     CK_OBJECT_HANDLE *at;
     size_t count;

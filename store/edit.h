@@ -14,8 +14,7 @@ enum store_edit_mode {
 /*
  * Opens and locks (flock(2): the one lock that a file opened for reading can hold exclusively too, so that both modes
  * exclude each other); waits at most wait_seconds for another holder, then BK_E_IO says that another program is
- * changing it. What was locked is checked to be
- * what the name means then.
+ * changing it. What was locked is checked to be what the name means then.
  */
 BK_MUST_USE enum bk_code store_edit_open(const char *path, enum store_edit_mode mode, unsigned wait_seconds,
                                          const struct bk_cancel *cancel, struct store_edit **out, struct bk_err *err);

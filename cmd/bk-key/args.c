@@ -55,18 +55,24 @@ const char key_help[] =
     "exit status: 0 done, 2 usage, 3 token or key not available, 5 output failed,\n"
     "             8 a defect of bk-key, 9 PIN refused (do not try again)\n";
 
+static const struct {
+    const char *name;
+    enum p11_key_kind kind;
+} types[] = {
+    {"rsa3072", P11_RSA3072}, {"rsa4096", P11_RSA4096}, {"p256", P11_P256}, {"p384", P11_P384}, {"aes256", P11_AES256}};
+
+const char *
+key_type_text(enum p11_key_kind kind)
+{
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].kind == kind)
+            return types[i].name;
+    return "?";
+}
+
 static enum bk_code
 take_type(struct key_args *a, const char *value, struct bk_err *err)
 {
-    static const struct {
-        const char *name;
-        enum p11_key_kind kind;
-    } types[] = {{"rsa3072", P11_RSA3072},
-                 {"rsa4096", P11_RSA4096},
-                 {"p256", P11_P256},
-                 {"p384", P11_P384},
-                 {"aes256", P11_AES256}};
-
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strcmp(value, types[i].name) == 0) {
             a->type = types[i].kind;

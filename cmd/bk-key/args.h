@@ -22,6 +22,9 @@ struct key_args {
 
 extern const char key_help[];
 
+/* What --type calls it. */
+const char *key_type_text(enum p11_key_kind kind);
+
 /* Parses and checks without opening anything. */
 BK_MUST_USE enum bk_code key_args(int argc, char **argv, struct key_args *a, struct bk_err *err);
 void key_args_free(struct key_args *a);

@@ -9,24 +9,6 @@ struct probing {
 };
 
 static const char *
-kind_name(enum p11_key_kind kind)
-{
-    switch (kind) {
-    case P11_RSA3072:
-        return "rsa3072";
-    case P11_RSA4096:
-        return "rsa4096";
-    case P11_P256:
-        return "p256";
-    case P11_P384:
-        return "p384";
-    case P11_AES256:
-        return "aes256";
-    }
-    return "?";
-}
-
-static const char *
 use_name(const struct p11_probe_item *i)
 {
     return i->signing ? "sign" : "kek";
@@ -36,10 +18,10 @@ static void
 print_item(const struct p11_probe_item *i)
 {
     if (!i->works) {
-        (void)printf("%-8s %-5s no: %s\n", kind_name(i->kind), use_name(i), i->why);
+        (void)printf("%-8s %-5s no: %s\n", key_type_text(i->kind), use_name(i), i->why);
         return;
     }
-    (void)printf("%-8s %-5s works%s%s%s%s\n", kind_name(i->kind), use_name(i), i->signing ? "" : ", ",
+    (void)printf("%-8s %-5s works%s%s%s%s\n", key_type_text(i->kind), use_name(i), i->signing ? "" : ", ",
                  i->signing ? "" : bk_scheme_name(i->scheme), i->blind ? ", rotates blind" : "",
                  i->refuses_damage != 0 ? "" : ", BUT TAKES WHAT WAS DAMAGED");
 }
@@ -47,10 +29,10 @@ print_item(const struct p11_probe_item *i)
 static json_t *
 item_json(const struct p11_probe_item *i)
 {
-    return json_pack("{s:s, s:s, s:b, s:s?, s:b, s:o, s:s?}", "type", kind_name(i->kind), "use", use_name(i), "works",
-                     i->works, "scheme", i->works && !i->signing ? bk_scheme_name(i->scheme) : NULL, "blind", i->blind,
-                     "refusesDamage", i->refuses_damage < 0 ? json_null() : json_boolean(i->refuses_damage), "why",
-                     i->why);
+    return json_pack("{s:s, s:s, s:b, s:s?, s:b, s:o, s:s?}", "type", key_type_text(i->kind), "use", use_name(i),
+                     "works", i->works, "scheme", i->works && !i->signing ? bk_scheme_name(i->scheme) : NULL, "blind",
+                     i->blind, "refusesDamage", i->refuses_damage < 0 ? json_null() : json_boolean(i->refuses_damage),
+                     "why", i->why);
 }
 
 static int

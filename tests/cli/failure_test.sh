@@ -32,37 +32,6 @@ unwrap() {
     expect_exit "$code" bk-unwrap -t "$T/backup.pem" -k "$(token_uri kek)" "$@"
 }
 
-# wait_until SECONDS COMMAND ARG... : bounded; fails if the condition does not come true.
-wait_until() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < end)) || return 1
-        sleep 0.02
-    done
-}
-
-ended() { ! kill -0 "$1" 2>/dev/null; }
-
-# ends_in_time TEXT PID : in 30 seconds; else it is killed, so that nothing here waits for ever.
-ends_in_time() {
-    if wait_until 30 ended "$2"; then
-        pass "$1"
-    else
-        fail "$1"
-        kill -9 "$2"
-    fi
-}
-
-parts_of() { find "$(dirname "$1")" -maxdepth 1 -name ".$(basename "$1").*.part"; }
-
-# part_grew PATH SIZE : its staged part is there and at least that long.
-part_grew() {
-    local part
-    part=$(parts_of "$1")
-    [[ -n $part && $(stat -c %s "$part" 2>/dev/null || printf 0) -ge $2 ]]
-}
-
 # --- producers ----------------------------------------------------------------------------------------------------
 
 producers() {
@@ -118,18 +87,6 @@ end_wrap() {
     ends_in_time 'it ends' "$wrap_pid"
     wait "$wrap_pid" 2>/dev/null || wrap_status=$?
     exec 9>&-
-}
-
-# SoftHSM rewrites a token's file when somebody logs in, and a kill at that instant can lose the token (docs/TOKENS.md):
-# so the tokens are put by before a sweep of kills, and taken out again after each.
-put_tokens_by() {
-    rm -rf "$T/put-by"
-    cp -a "$(token_folder)" "$T/put-by"
-}
-
-take_tokens_again() {
-    rm -rf "$(token_folder)"
-    cp -a "$T/put-by" "$(token_folder)"
 }
 
 # Of an archive whose end was not written nothing can be taken for an archive, however far it came.

@@ -2,8 +2,7 @@
 # Each program on a real token, and one of its calls fails: each allocation of its own and of OpenSSL's, each system call,
 # each call of the module, in turn (tests/nth). The programs are those with sanitizers: no crash, no leak, the right class
 # of status with a message, no output that is not whole, no session left open, no secret left in memory, and a rotation
-# that failed can be finished. Every so manieth call, or with BK_LONG=1 every one, but for
-# OpenSSL's many allocations.
+# that failed can be finished. Every so manieth call, or with BK_LONG=1 every one, but for OpenSSL's many allocations.
 set -euo pipefail
 
 # shellcheck source=lib.sh
@@ -26,7 +25,6 @@ wrong() {
 
 # one PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer.
 one() {
-    local name calls
     "${operation}_prepare"
     rm -f "$T/report"
     status=0
@@ -34,8 +32,8 @@ one() {
     BK_NTH=$1 BK_NTH_REPORT=$T/report BK_NTH_SECRET=$T/$pin.pin timeout -k 5 60 "$NTH/${words[0]}-nth" "${words[@]:1}" \
         </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
     hit=$(sed -n '/^end /!{p;q}' "$T/report" 2>/dev/null || true)
-    name='' calls='' sessions='' secrets='' left=''
-    read -r name calls sessions secrets left < <(grep '^end ' "$T/report" 2>/dev/null) || true
+    sessions='' secrets='' left=''
+    read -r _ _ sessions secrets left < <(grep '^end ' "$T/report" 2>/dev/null) || true
 }
 
 # judge WANTED : the case; WANTED are the statuses, besides 0, that the failure may have.
@@ -189,8 +187,7 @@ rekeyed() {
 
 generate_prepare() {
     clean
-    rm -rf "$(token_folder)"
-    cp -a "$T/put-by" "$(token_folder)"
+    take_tokens_again
 }
 generate_command() { echo "bk-key generate --type p256 --use kek -o $T/out $(key_uri kek fresh)"; }
 generate_check() {
@@ -221,7 +218,6 @@ export_check() {
     if [[ -e $T/out ]] && ! cmp -s "$T/out" "$T/ec.pem"; then wrong 'another key'; fi
 }
 
-SOFTHSM=$(find /usr/lib -name libsofthsm2.so -print -quit)
 make_token signer
 make_token kek
 make_key signer backup p256 sign
@@ -232,7 +228,7 @@ make_key kek ec2 p256 kek
 make_key kek rsa rsa3072 kek
 make_key kek aes aes256 kek
 make_key kek aes2 aes256 kek
-cp -a "$(token_folder)" "$T/put-by"
+put_tokens_by
 head -c 50000 /dev/urandom >"$T/plain"
 printf '#!/bin/sh\ncat >"$1.read" && mv "$1.read" "$1"\n' >"$T/consumer"
 chmod +x "$T/consumer"

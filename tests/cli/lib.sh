@@ -88,6 +88,37 @@ expect_stdout() {
     fi
 }
 
+# wait_until SECONDS COMMAND ARG... : until it succeeds; fails when the time is over.
+wait_until() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < end)) || return 1
+        sleep 0.02
+    done
+}
+
+ended() { ! kill -0 "$1" 2>/dev/null; }
+
+# ends_in_time TEXT PID : in 30 seconds; else it is killed, so that nothing here waits for ever.
+ends_in_time() {
+    if wait_until 30 ended "$2"; then
+        pass "$1"
+    else
+        fail "$1"
+        kill -9 "$2"
+    fi
+}
+
+parts_of() { find "$(dirname "$1")" -maxdepth 1 -name ".$(basename "$1").*.part"; }
+
+# part_grew PATH SIZE : its staged part is there and at least that long.
+part_grew() {
+    local part
+    part=$(parts_of "$1")
+    [[ -n $part && $(stat -c %s "$part" 2>/dev/null || printf 0) -ge $2 ]]
+}
+
 # no_output : nothing at all went to standard output.
 no_output() {
     if [[ -s $T/stdout ]]; then fail 'nothing on standard output'; else pass 'nothing on standard output'; fi
@@ -144,6 +175,8 @@ shopt -s extglob
 
 # --- tokens -------------------------------------------------------------------------------------------------------
 
+SOFTHSM=$(find /usr/lib -name libsofthsm2.so -print -quit)
+
 # use_tokens FOLDER : from now on the token folder of this "host" is $T/FOLDER.
 use_tokens() {
     mkdir -p "$T/$1"
@@ -154,6 +187,18 @@ use_tokens() {
 # token_folder : the one in use.
 token_folder() {
     sed -n 's/^directories.tokendir = //p' "$SOFTHSM2_CONF"
+}
+
+# put_tokens_by, take_tokens_again : as they were then. SoftHSM rewrites a token's file when somebody logs in, and a kill at
+# that instant can lose the token (docs/TOKENS.md).
+put_tokens_by() {
+    rm -rf "$T/put-by"
+    cp -a "$(token_folder)" "$T/put-by"
+}
+
+take_tokens_again() {
+    rm -rf "$(token_folder)"
+    cp -a "$T/put-by" "$(token_folder)"
 }
 
 # make_token LABEL : a SoftHSM token with a random PIN in $T/LABEL.pin, in the folder in use.

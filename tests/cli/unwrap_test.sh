@@ -37,16 +37,6 @@ said() {
         /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$2"
 }
 
-# wait_until SECONDS COMMAND ARG... : bounded; fails if the condition does not come true.
-wait_until() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < end)) || return 1
-        sleep 0.05
-    done
-}
-
 # --- ranges -------------------------------------------------------------------------------------------------------
 
 slice() { dd if="$1" bs=64K iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none; }
@@ -343,8 +333,6 @@ killed_unwrap() {
     check 'no process of the consumer is left' wait_until 20 ended "$(cat "$T/c.pid")"
     check 'the consumer saw no end' test ! -e "$T/c.committed"
 }
-
-ended() { ! kill -0 "$1" 2>/dev/null; }
 
 closed_pipes() {
     local -a status

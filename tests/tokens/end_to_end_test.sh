@@ -38,7 +38,8 @@ rekeyed() {
 # recipient MODULE KIND OBJECT : as bk-wrap is given it: public halves need no token.
 recipient() { if [[ $2 == aes256 ]]; then key "$1" "$3"; else printf '%s' "$T/$1-$3.pem"; fi; }
 
-# probed MODULE : bk-key probe finds what tokens.sh says of it, refuses damage, and leaves nothing. A TPM makes no passing keys.
+# probed MODULE : bk-key probe finds what tokens.sh says of it, refuses damage, and leaves nothing. A TPM makes no passing
+# keys.
 probed() {
     local how=() uri found
     uri=$(key "$1" none)
@@ -106,25 +107,16 @@ wrong_pin() {
 
 # remote_dies : bk-wrap is in the midst of its input, its signer logged in, when the host of the token goes away.
 remote_dies() {
-    local pid status=0 i
+    local pid status=0
     mkfifo "$T/input"
     bk-wrap -q -r "$T/softhsm-old-p256.pem" -s "$(key remote signer)" -o "$T/lost.bk" <"$T/input" 2>"$T/stderr" &
     pid=$!
     exec 9>"$T/input"
     head -c 2500000 "$T/plain" >&9
-    for ((i = 0; i < 200; i++)); do
-        [[ -z $(find "$T" -name '.lost.bk.*.part' -size +1000k) ]] || break
-        sleep 0.05
-    done
-    check 'in the midst' test "$i" -lt 200
+    check 'in the midst' wait_until 30 part_grew "$T/lost.bk" 1000000
     pkill -KILL -f "p11-kit-remote|$T/far.sock" # the listener, and what serves this connection
     exec 9>&-
-    for ((i = 0; i < 600; i++)); do
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.05
-    done
-    check 'bk-wrap ends' test "$i" -lt 600
-    kill -KILL "$pid" 2>/dev/null || true
+    ends_in_time 'bk-wrap ends' "$pid"
     wait "$pid" || status=$?
     check "it fails with 3 ($status)" test "$status" -eq 3
     expect_stderr "^bk-wrap: error: .*token 'far'"

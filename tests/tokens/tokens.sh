@@ -6,8 +6,6 @@
 #
 # What a module needs beside itself (a daemon, a bus, a simulator) is ended with the namespace.
 
-SOFTHSM=$(find /usr/lib -name libsofthsm2.so -print -quit)
-
 # use_no_module : forgets the system's own configuration of modules.
 use_no_module() {
     mkdir -p "$T/modules"
