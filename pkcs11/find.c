@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "pkcs11/left_out.h"
 #include "pkcs11/text.h"
 
 /* What a search among the objects of one token came to. */
@@ -83,8 +82,7 @@ select_key(struct p11_session *s, const struct p11_uri *uri, enum p11_use use, s
 }
 
 enum bk_code
-p11_find_key(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, enum p11_use use, struct p11_key **out,
-             struct bk_err *err)
+p11_find_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use use, struct p11_key **out, struct bk_err *err)
 {
     struct p11_session s = {0};
     struct selection sel = {0};
@@ -96,14 +94,13 @@ p11_find_key(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, enum
     if ((rc = p11_session_open(&s, t, err)) != BK_OK)
         return rc;
     if ((rc = select_key(&s, uri, use, &sel, err)) == BK_OK)
-        rc = p11_key_make(p, &s, sel.object, &sel.traits, use, out, err);
+        rc = p11_key_make(&s, sel.object, &sel.traits, use, out, err);
     p11_session_close(&s);
     return rc;
 }
 
-/* 1 if a public key or certificate that the URI names can be seen without logging in. */
-static int
-shows_object(struct p11_token *t, const struct p11_uri *uri)
+int
+p11_token_shows_object(struct p11_token *t, const struct p11_uri *uri)
 {
     static const CK_OBJECT_CLASS classes[] = {CKO_PUBLIC_KEY, CKO_CERTIFICATE};
     struct p11_session s = {0};
@@ -123,65 +120,32 @@ shows_object(struct p11_token *t, const struct p11_uri *uri)
     return seen;
 }
 
-/* No PIN is spent on several tokens in turn: only what is public decides between them. */
 enum bk_code
-p11_find_token(struct p11 *p, const struct p11_uri *uri, struct p11_token **out, struct bk_err *err)
+p11_token_open_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use use, struct bk_key **out,
+                   struct bk_err *err)
 {
-    struct p11_tokens tokens = {0};
-    struct p11_tokens showing = {0};
-    struct p11_text_list list = {0};
-    enum bk_code rc;
-
-    if ((rc = p11_tokens_match(p, uri, &tokens, err)) != BK_OK)
-        return rc;
-    if (tokens.count == 0)
-        return p11_tokens_none(p, uri, err);
-    for (size_t i = 0; tokens.count > 1 && i < tokens.count; i++)
-        if (shows_object(tokens.at[i], uri))
-            showing.at[showing.count++] = tokens.at[i];
-    if (tokens.count == 1 || showing.count == 1) {
-        *out = tokens.count == 1 ? tokens.at[0] : showing.at[0];
-        return BK_OK;
-    }
-    p11_tokens_list(&tokens, &list);
-    return bk_fail(err, BK_E_NO_KEY, "%s matches %zu tokens: %s; name one by token= or serial=", uri->text,
-                   tokens.count, p11_text_list_end(&list));
-}
-
-enum bk_code
-p11_key_open(struct p11 *p, const char *text, enum p11_use use, struct bk_key **out, struct bk_err *err)
-{
-    struct p11_uri uri = {0};
-    struct p11_token *t = NULL;
     struct p11_key *key = NULL;
-    enum bk_code rc;
+    enum bk_code rc = p11_find_key(t, uri, use, &key, err);
 
-    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
+    if (rc != BK_OK)
         return rc;
-    if ((rc = p11_find_token(p, &uri, &t, err)) != BK_OK)
-        goto done;
-    if ((rc = p11_find_key(p, t, &uri, use, &key, err)) != BK_OK)
-        goto done;
     if (use == P11_USE_UNWRAP && key->base.pub.type == BK_KEY_RSA)
         rc = p11_key_prove(key, 0, err);
     if (rc == BK_OK)
         *out = &key->base;
     else
         bk_key_close(&key->base);
-done:
-    p11_left_out_explain(p, rc);
-    p11_uri_free(&uri);
     return rc;
 }
 
 /* The key that the recipient is opened with; or where this login may only wrap, a secret key for that. */
 static enum bk_code
-find_recipient(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, struct p11_key **out, struct bk_err *err)
+find_recipient(struct p11_token *t, const struct p11_uri *uri, struct p11_key **out, struct bk_err *err)
 {
     struct bk_err first = {0};
-    enum bk_code rc = p11_find_key(p, t, uri, P11_USE_UNWRAP, out, &first);
+    enum bk_code rc = p11_find_key(t, uri, P11_USE_UNWRAP, out, &first);
 
-    if (rc == BK_E_NO_KEY && p11_find_key(p, t, uri, P11_USE_WRAP, out, NULL) == BK_OK)
+    if (rc == BK_E_NO_KEY && p11_find_key(t, uri, P11_USE_WRAP, out, NULL) == BK_OK)
         return BK_OK;
     if (rc != BK_OK && err != NULL)
         *err = first;
@@ -201,26 +165,17 @@ can_be_tried(const struct p11_key *key)
 /* The proof ties the public half, which the token may have from anywhere, to the private one; of a secret key it shows
  * that what this token wraps can be opened again, before a backup depends on it. */
 enum bk_code
-p11_public(struct p11 *p, const char *text, struct bk_public *out, struct bk_err *err)
+p11_token_public(struct p11_token *t, const struct p11_uri *uri, struct bk_public *out, struct bk_err *err)
 {
-    struct p11_uri uri = {0};
-    struct p11_token *t = NULL;
     struct p11_key *key = NULL;
-    enum bk_code rc;
+    enum bk_code rc = find_recipient(t, uri, &key, err);
 
-    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
+    if (rc != BK_OK)
         return rc;
-    if ((rc = p11_find_token(p, &uri, &t, err)) != BK_OK)
-        goto done;
-    if ((rc = find_recipient(p, t, &uri, &key, err)) != BK_OK)
-        goto done;
     if (can_be_tried(key))
         rc = p11_key_prove(key, 0, err);
     if (rc == BK_OK)
         rc = bk_public_copy(out, &key->base.pub, err);
     bk_key_close(&key->base);
-done:
-    p11_left_out_explain(p, rc);
-    p11_uri_free(&uri);
     return rc;
 }

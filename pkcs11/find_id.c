@@ -12,7 +12,8 @@ struct quest {
     size_t which; /* count: none yet */
     CK_OBJECT_HANDLE object;
     struct p11_traits traits;
-    int any_use; /* whether the key may unwrap does not matter */
+    enum p11_use use;
+    int any_use; /* what the key may do does not matter */
 };
 
 static size_t
@@ -29,7 +30,7 @@ index_of(const struct quest *q, const struct bk_key_id *id)
 static void
 offer(struct quest *q, size_t which, CK_OBJECT_HANDLE object, const struct p11_traits *t)
 {
-    if (which >= q->which || (!q->any_use && p11_key_unfit(t, P11_USE_UNWRAP) != NULL))
+    if (which >= q->which || (!q->any_use && p11_key_unfit(t, q->use) != NULL))
         return;
     q->which = which;
     q->object = object;
@@ -108,18 +109,9 @@ look_private(struct p11_session *s, const struct p11_uri *uri, struct quest *q, 
     return rc;
 }
 
-static void
-note_unsearched(struct p11 *p, const struct bk_err *why)
-{
-    pthread_mutex_lock(&p->lock);
-    p11_left_out_add(p, "a token could not be searched: %s", why->message);
-    pthread_mutex_unlock(&p->lock);
-}
-
-/* 1 if what the token shows to everybody answers to one of the ids. Labels of the two halves may differ, so label is no
- * filter here. */
-static int
-shows(struct p11_token *t, const struct bk_key_id *ids, size_t count)
+/* Labels of the two halves may differ, so label is no filter here. */
+int
+p11_token_shows_key(struct p11_token *t, const struct bk_key_id *ids, size_t count)
 {
     struct quest q = {.ids = ids, .count = count, .which = count, .any_use = 1};
     struct p11_session s = {0};
@@ -134,101 +126,31 @@ shows(struct p11_token *t, const struct bk_key_id *ids, size_t count)
         rc = look_secret(&s, NULL, &q, &why);
     p11_session_close(&s);
     if (rc != BK_OK)
-        note_unsearched(t->owner, &why);
+        p11_left_out_add(t->owner, "a token could not be searched: %s", why.message);
     return rc == BK_OK && q.which < count;
 }
 
-/* Logs in and looks; *out stays NULL if the key is not there. */
-static enum bk_code
-open_on(struct p11 *p, struct p11_token *t, const struct p11_uri *uri, struct quest *q, struct p11_key **out,
-        struct bk_err *err)
+enum bk_code
+p11_token_find_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use use, const struct bk_key_id *ids,
+                   size_t count, size_t *which, struct bk_key **out, struct bk_err *err)
 {
+    struct quest q = {.ids = ids, .count = count, .which = count, .use = use};
     struct p11_session s = {0};
+    struct p11_key *key = NULL;
     enum bk_code rc;
 
-    q->which = q->count;
     if ((rc = p11_token_login(t, uri, err)) != BK_OK)
         return rc;
     if ((rc = p11_session_open(&s, t, err)) != BK_OK)
         return rc;
-    rc = look_private(&s, uri, q, err);
-    if (rc == BK_OK && q->which < q->count)
-        rc = p11_key_make(p, &s, q->object, &q->traits, P11_USE_UNWRAP, out, err);
+    rc = look_private(&s, uri, &q, err);
+    if (rc == BK_OK && q.which < q.count)
+        rc = p11_key_make(&s, q.object, &q.traits, use, &key, err);
     p11_session_close(&s);
-    return rc;
-}
-
-static enum bk_code
-not_found(const struct p11_tokens *tokens, const struct p11_tokens *looked, struct bk_err *err)
-{
-    struct p11_text_list list = {0};
-    enum bk_code rc;
-
-    p11_tokens_list(tokens, &list);
-    if (looked->count > 0 || tokens->count == 1)
-        return bk_fail(err, BK_E_NO_KEY, "no key on these tokens opens it: %s", p11_text_list_end(&list));
-    rc = bk_fail(err, BK_E_NO_KEY, "none of these tokens shows a key that opens it: %s", p11_text_list_end(&list));
-    bk_err_hint(err, "secret keys are seen only after a login; name the token with -k 'pkcs11:token=...'");
-    return rc;
-}
-
-/*
- * Tokens that show the key, or need no PIN (any more), in turn; if there are none and only one token is meant at all,
- * that one. A refused PIN or a request to stop ends the search, any other failure only that token.
- */
-static enum bk_code
-search_tokens(struct p11 *p, const struct p11_tokens *tokens, const struct p11_uri *uri, struct quest *q,
-              struct p11_key **out, struct bk_err *err)
-{
-    struct p11_tokens looked = {0};
-    struct bk_err last = {0};
-    enum bk_code rc = BK_OK;
-    enum bk_code failed = BK_OK;
-
-    for (size_t i = 0; i < tokens->count && *out == NULL; i++) {
-        struct p11_token *t = tokens->at[i];
-
-        if (tokens->count > 1 && !p11_token_is_open(t) && !shows(t, q->ids, q->count))
-            continue;
-        looked.at[looked.count++] = t;
-        if ((rc = open_on(p, t, uri, q, out, &last)) == BK_OK)
-            continue;
-        failed = rc;
-        if (rc == BK_E_PIN || rc == BK_E_CANCELLED)
-            break;
-        note_unsearched(p, &last);
-    }
-    if (*out != NULL)
-        return BK_OK;
-    if (failed == BK_OK)
-        return not_found(tokens, &looked, err);
-    if (err != NULL)
-        *err = last;
-    return failed;
-}
-
-enum bk_code
-p11_key_find(struct p11 *p, const char *text, const struct bk_key_id *ids, size_t id_count, size_t *which,
-             struct bk_key **out, struct bk_err *err)
-{
-    struct quest q = {.ids = ids, .count = id_count, .which = id_count};
-    struct p11_uri uri = {0};
-    struct p11_tokens tokens = {0};
-    struct p11_key *key = NULL;
-    enum bk_code rc;
-
-    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
-        return rc;
-    rc = p11_tokens_match(p, &uri, &tokens, err);
-    if (rc == BK_OK && tokens.count == 0)
-        rc = p11_tokens_none(p, &uri, err);
-    if (rc == BK_OK)
-        rc = search_tokens(p, &tokens, &uri, &q, &key, err);
-    if (rc == BK_OK) {
+    if (rc == BK_OK && key != NULL) {
         *which = q.which;
         *out = &key->base;
     }
-    p11_uri_free(&uri);
     return rc;
 }
 

@@ -5,7 +5,6 @@
 
 #include "pkcs11/find.h"
 #include "pkcs11/generate.h"
-#include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
 
 #define ID_LEN 16
@@ -218,7 +217,7 @@ check_label_free(struct p11_session *s, const CK_ATTRIBUTE *label, struct bk_err
 }
 
 static void
-undo(struct p11 *p, struct p11_token *t, const struct values *v)
+undo(struct p11_token *t, const struct values *v)
 {
     CK_ATTRIBUTE id = {CKA_ID, (void *)(uintptr_t)v->id, sizeof v->id};
     struct p11_session s = {0};
@@ -229,7 +228,7 @@ undo(struct p11 *p, struct p11_token *t, const struct values *v)
         rc = destroy_all(&s, &v->label, &id, &why);
     p11_session_close(&s);
     if (rc != BK_OK)
-        bk_warn(p->options.log, "a key that failed its trial is left on the token: %s", why.message);
+        bk_warn(t->owner->options.log, "a key that failed its trial is left on the token: %s", why.message);
 }
 
 /* What is weaker than asked for, and can still be wanted. */
@@ -275,7 +274,7 @@ check_guarded(struct p11_key *key, const struct p11_generate *what, struct bk_er
 
 /* Finds the new key as any later run will, by class, label and id; takes s over. */
 static enum bk_code
-adopt(struct p11 *p, struct p11_session *s, struct values *v, const struct p11_generate *what, struct p11_key **out,
+adopt(struct p11_session *s, struct values *v, const struct p11_generate *what, struct p11_key **out,
       struct bk_err *err)
 {
     CK_OBJECT_CLASS class = what->kind == P11_AES256 ? CKO_SECRET_KEY : CKO_PRIVATE_KEY;
@@ -293,14 +292,14 @@ adopt(struct p11 *p, struct p11_session *s, struct values *v, const struct p11_g
     if (rc == BK_OK && (unfit = p11_key_unfit(&t, use)) != NULL)
         rc = bk_fail(err, BK_E_UNSUPPORTED, "%s: the new key %s", s->port.where, unfit);
     if (rc == BK_OK)
-        rc = p11_key_make(p, s, found.at[0], &t, use, out, err);
+        rc = p11_key_make(s, found.at[0], &t, use, out, err);
     p11_handles_free(&found);
     return rc;
 }
 
 enum bk_code
-p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what,
-                struct p11_key **out, struct bk_err *err)
+p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what, struct p11_key **out,
+                struct bk_err *err)
 {
     struct values v = {.label = *label};
     struct p11_session s = {0};
@@ -313,7 +312,7 @@ p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label, c
         goto done;
     if ((rc = generate_any(&s, &v, what, err)) != BK_OK)
         goto done;
-    if ((rc = adopt(p, &s, &v, what, &key, err)) == BK_OK)
+    if ((rc = adopt(&s, &v, what, &key, err)) == BK_OK)
         rc = check_guarded(key, what, err);
     if (rc == BK_OK && !what->passing)
         rc = p11_key_prove(key, what->signing, err);
@@ -321,7 +320,7 @@ p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label, c
         *out = key;
         key = NULL;
     } else if (!what->passing) {
-        undo(p, t, &v);
+        undo(t, &v);
     }
 done:
     if (key != NULL)
@@ -330,61 +329,17 @@ done:
     return rc;
 }
 
-static enum bk_code
-check_request(const struct p11_uri *uri, const struct p11_generate *what, struct bk_err *err)
-{
-    const CK_ATTRIBUTE *label = p11_uri_attribute(uri, CKA_LABEL);
-
-    if (label == NULL || label->ulValueLen == 0 || label->ulValueLen > P11_ATTRIBUTE_MAX)
-        return bk_fail(err, BK_E_USAGE, "%s: object= must give the label of the new key", uri->text);
-    if (p11_uri_attribute(uri, CKA_ID) != NULL)
-        return bk_fail(err, BK_E_USAGE, "%s: the id of a new key is random; leave id= out", uri->text);
-    if (what->signing && what->kind == P11_AES256)
-        return bk_fail(err, BK_E_USAGE, "an AES key cannot sign");
-    return BK_OK;
-}
-
 enum bk_code
-p11_generate_where(struct p11 *p, const struct p11_uri *uri, struct p11_token **out, struct bk_err *err)
+p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct p11_generate *what, struct bk_key **out,
+                   struct bk_err *err)
 {
-    struct p11_tokens tokens = {0};
-    struct p11_text_list list = {0};
-    enum bk_code rc;
-
-    if ((rc = p11_tokens_match(p, uri, &tokens, err)) != BK_OK)
-        return rc;
-    p11_tokens_list(&tokens, &list);
-    if (tokens.count == 0)
-        return p11_tokens_none(p, uri, err);
-    if (tokens.count > 1)
-        return bk_fail(err, BK_E_USAGE, "%s matches %zu tokens: %s; name one by token= or serial=", uri->text,
-                       tokens.count, p11_text_list_end(&list));
-    if ((rc = p11_token_login(tokens.at[0], uri, err)) == BK_OK)
-        *out = tokens.at[0];
-    return rc;
-}
-
-enum bk_code
-p11_key_generate(struct p11 *p, const char *text, const struct p11_generate *what, struct bk_key **out,
-                 struct bk_err *err)
-{
-    struct p11_uri uri = {0};
-    struct p11_token *token = NULL;
     struct p11_key *key = NULL;
-    enum bk_code rc;
+    enum bk_code rc = p11_token_login(t, uri, err);
 
-    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
-        return rc;
-    if ((rc = check_request(&uri, what, err)) != BK_OK)
-        goto done;
-    if ((rc = p11_generate_where(p, &uri, &token, err)) != BK_OK)
-        goto done;
-    rc = p11_generate_on(p, token, p11_uri_attribute(&uri, CKA_LABEL), what, &key, err);
+    if (rc == BK_OK)
+        rc = p11_generate_on(t, p11_uri_attribute(uri, CKA_LABEL), what, &key, err);
     if (rc == BK_OK)
         *out = &key->base;
-done:
-    p11_left_out_explain(p, rc);
-    p11_uri_free(&uri);
     return rc;
 }
 

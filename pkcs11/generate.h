@@ -4,12 +4,8 @@
 
 #include "pkcs11/key.h"
 
-/* The one token that the URI names, logged in. */
-BK_MUST_USE enum bk_code p11_generate_where(struct p11 *p, const struct p11_uri *uri, struct p11_token **out,
-                                            struct bk_err *err);
-
 /* p11_key_generate on a token that is logged in. A key that is passing needs its own session, which it has. */
-BK_MUST_USE enum bk_code p11_generate_on(struct p11 *p, struct p11_token *t, const CK_ATTRIBUTE *label,
+BK_MUST_USE enum bk_code p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label,
                                          const struct p11_generate *what, struct p11_key **out, struct bk_err *err);
 
 #endif

@@ -53,8 +53,8 @@ p11_key_unfit(const struct p11_traits *t, enum p11_use use)
 }
 
 enum bk_code
-p11_key_make(struct p11 *p, struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t,
-             enum p11_use use, struct p11_key **out, struct bk_err *err)
+p11_key_make(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t, enum p11_use use,
+             struct p11_key **out, struct bk_err *err)
 {
     struct p11_key *key = calloc(1, sizeof *key);
     enum bk_code rc;
@@ -64,7 +64,7 @@ p11_key_make(struct p11 *p, struct p11_session *s, CK_OBJECT_HANDLE object, cons
         return bk_fail_nomem(err);
     }
     key->base.ops = use == P11_USE_SIGN ? &ops_sign : t->class == CKO_SECRET_KEY ? &ops_secret : &ops_asymmetric;
-    key->owner = p;
+    key->owner = s->token->owner;
     key->token = s->token;
     key->session = *s;
     *s = (struct p11_session){0};

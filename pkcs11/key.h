@@ -23,9 +23,8 @@ const char *p11_key_unfit(const struct p11_traits *t, enum p11_use use);
  * Makes the key from an object that was found in *s; takes *s over (also on failure). The public half is read, RSA and
  * EC schemes are the defaults of the type and not tried yet.
  */
-BK_MUST_USE enum bk_code p11_key_make(struct p11 *p, struct p11_session *s, CK_OBJECT_HANDLE object,
-                                      const struct p11_traits *t, enum p11_use use, struct p11_key **out,
-                                      struct bk_err *err);
+BK_MUST_USE enum bk_code p11_key_make(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t,
+                                      enum p11_use use, struct p11_key **out, struct bk_err *err);
 
 /* A session that works and the handle in it. After a session was lost: a new one, logged in again with the PIN that was
  * accepted before, the object found again and its public half compared. */

@@ -9,43 +9,73 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct p11_left_out {
-    struct p11_left_out *next;
+struct p11_left_out_item {
+    struct p11_left_out_item *next;
     int said;
     char text[600];
 };
 
+enum bk_code
+p11_left_out_init(struct p11_left_out *l, const struct bk_log *log, struct bk_err *err)
+{
+    *l = (struct p11_left_out){.log = log};
+    return pthread_mutex_init(&l->lock, NULL) == 0 ? BK_OK : bk_fail_nomem(err);
+}
+
+static void
+add(struct p11_left_out *l, const struct p11_left_out_item *made)
+{
+    struct p11_left_out_item **at = &l->first;
+    size_t count = 0;
+
+    for (; *at != NULL; at = &(*at)->next, count++)
+        if (strcmp((*at)->text, made->text) == 0)
+            return;
+    if (count == P11_LEFT_OUT_MAX || (*at = malloc(sizeof *made)) == NULL)
+        return;
+    **at = *made;
+}
+
 void
 p11_left_out_add(struct p11 *p, const char *fmt, ...)
 {
-    struct p11_left_out **at = &p->left_out;
-    struct p11_left_out made = {0};
-    size_t count = 0;
+    struct p11_left_out *l = p11_left_out_of(p);
+    struct p11_left_out_item made = {0};
     va_list args;
 
     va_start(args, fmt);
     (void)vsnprintf(made.text, sizeof made.text, fmt, args);
     va_end(args);
-    for (; *at != NULL; at = &(*at)->next, count++)
-        if (strcmp((*at)->text, made.text) == 0)
-            return;
-    if (count == P11_LEFT_OUT_MAX || (*at = malloc(sizeof made)) == NULL)
-        return;
-    **at = made;
+    pthread_mutex_lock(&l->lock);
+    add(l, &made);
+    pthread_mutex_unlock(&l->lock);
+}
+
+void
+p11_left_out_take(struct p11_left_out *l, void (*say)(void *ctx, const char *text), void *ctx)
+{
+    pthread_mutex_lock(&l->lock);
+    for (struct p11_left_out_item *i = l->first; i != NULL; i = i->next) {
+        if (!i->said)
+            say(ctx, i->text);
+        i->said = 1;
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void
+warn(void *ctx, const char *text)
+{
+    bk_warn(ctx, "%s", text);
 }
 
 void
 p11_say_left_out(struct p11 *p)
 {
-    if (p == NULL)
-        return;
-    pthread_mutex_lock(&p->lock);
-    for (struct p11_left_out *l = p->left_out; l != NULL; l = l->next) {
-        if (!l->said)
-            bk_warn(p->options.log, "%s", l->text);
-        l->said = 1;
-    }
-    pthread_mutex_unlock(&p->lock);
+    struct p11_left_out *l = p == NULL ? NULL : p11_left_out_of(p);
+
+    if (l != NULL)
+        p11_left_out_take(l, warn, (void *)(uintptr_t)l->log);
 }
 
 void
@@ -56,12 +86,13 @@ p11_left_out_explain(struct p11 *p, enum bk_code rc)
 }
 
 void
-p11_left_out_free(struct p11 *p)
+p11_left_out_free(struct p11_left_out *l)
 {
-    while (p->left_out != NULL) {
-        struct p11_left_out *l = p->left_out;
+    while (l->first != NULL) {
+        struct p11_left_out_item *i = l->first;
 
-        p->left_out = l->next;
-        free(l);
+        l->first = i->next;
+        free(i);
     }
+    (void)pthread_mutex_destroy(&l->lock);
 }

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "pkcs11/left_out.h"
 #include "pkcs11/public.h"
 #include "pkcs11/text.h"
 
@@ -11,7 +10,6 @@ struct listing {
     int (*each)(void *ctx, const struct p11_item *item);
     void *ctx;
     int stopped;
-    size_t listed;
 };
 
 /* What cannot be told leaves the type unknown; that is no error of the list. */
@@ -82,16 +80,17 @@ list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_na
         rc = p11_public_set_uri(&item.pub, token, &t, err);
     if (rc == BK_OK) {
         item.uri = item.pub.uri;
-        l->listed++;
         l->stopped = l->each(l->ctx, &item) != 0;
     }
     bk_public_free(&item.pub);
     return rc;
 }
 
-static enum bk_code
-list_token(struct p11_token *t, const struct p11_uri *uri, int log_in, struct listing *l, struct bk_err *err)
+enum bk_code
+p11_token_list(struct p11_token *t, const struct p11_uri *uri, int log_in,
+               int (*each)(void *ctx, const struct p11_item *item), void *ctx, int *stopped, struct bk_err *err)
 {
+    struct listing l = {.each = each, .ctx = ctx};
     struct p11_session s = {0};
     enum bk_code rc = BK_OK;
 
@@ -99,53 +98,18 @@ list_token(struct p11_token *t, const struct p11_uri *uri, int log_in, struct li
         return rc;
     if ((rc = p11_session_open(&s, t, err)) != BK_OK)
         return rc;
-    for (size_t i = 0; rc == BK_OK && !l->stopped && i < P11_CLASSES; i++) {
+    for (size_t i = 0; rc == BK_OK && !l.stopped && i < P11_CLASSES; i++) {
         struct p11_handles found = {0};
 
         if (p11_uri_class(uri, p11_classes[i].class) != p11_classes[i].class)
             continue;
         rc = p11_object_find(&s, p11_classes[i].class, p11_uri_attribute(uri, CKA_LABEL),
                              p11_uri_attribute(uri, CKA_ID), &found, err);
-        for (size_t j = 0; rc == BK_OK && !l->stopped && j < found.count; j++)
-            rc = list_object(&s, found.at[j], p11_classes[i].name, p11_classes[i].class, l, err);
+        for (size_t j = 0; rc == BK_OK && !l.stopped && j < found.count; j++)
+            rc = list_object(&s, found.at[j], p11_classes[i].name, p11_classes[i].class, &l, err);
         p11_handles_free(&found);
     }
     p11_session_close(&s);
-    return rc;
-}
-
-/* One PIN tried on several tokens is a wrong one on all but one. */
-static enum bk_code
-refuse_one_pin(const struct p11_uri *uri, const struct p11_tokens *match, struct bk_err *err)
-{
-    struct p11_text_list names = {0};
-
-    p11_tokens_list(match, &names);
-    return bk_fail(err, BK_E_USAGE, "%s has a PIN and matches %zu tokens: %s; name one by token= or serial=", uri->text,
-                   match->count, p11_text_list_end(&names));
-}
-
-enum bk_code
-p11_list(struct p11 *p, const char *text, int log_in, int (*each)(void *ctx, const struct p11_item *item), void *ctx,
-         size_t *tokens, struct bk_err *err)
-{
-    struct listing l = {.each = each, .ctx = ctx};
-    struct p11_uri uri = {0};
-    struct p11_tokens match = {0};
-    enum bk_code rc;
-
-    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
-        return rc;
-    rc = p11_tokens_match(p, &uri, &match, err);
-    if (rc == BK_OK && log_in && match.count > 1 && (uri.pin_source != NULL || uri.pin_value.data != NULL))
-        rc = refuse_one_pin(&uri, &match, err);
-    for (size_t i = 0; rc == BK_OK && !l.stopped && i < match.count; i++)
-        rc = list_token(match.at[i], &uri, log_in, &l, err);
-    if (rc == BK_OK)
-        *tokens = match.count;
-    /* one key that was asked for and is there needs nothing else; a list without what could not be read is not whole */
-    if (l.listed == 0 || !p11_uri_names_object(text))
-        p11_say_left_out(p);
-    p11_uri_free(&uri);
+    *stopped = l.stopped;
     return rc;
 }

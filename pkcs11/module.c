@@ -32,6 +32,7 @@ module_add(struct p11 *p, CK_FUNCTION_LIST *list, char *name, char *file, char *
     m->name = name;
     m->file = file;
     m->path = path;
+    m->only = p->only != NULL;
     m->port = (struct p11_port){.list = list, .hook = &p->hook, .where = m->where};
     m->next = p->modules;
     p->modules = m;
@@ -82,20 +83,19 @@ add_configured(struct p11 *p, CK_FUNCTION_LIST *list, struct bk_err *err)
     return BK_OK;
 }
 
+/* dlopen's them; none is initialised yet. */
 static enum bk_code
-load_configured(struct p11 *p, struct bk_err *err)
+load_files(struct p11 *p, struct bk_err *err)
 {
     const char *message;
-    enum bk_code rc = BK_OK;
 
-    if (p->configured_loaded)
+    if (p->configured != NULL)
         return BK_OK;
     p->configured = p11_kit_modules_load(NULL, 0);
     message = p11_kit_message();
     if (p->configured == NULL)
         return bk_fail(err, BK_E_TOKEN, "p11-kit cannot load its configured modules: %s",
                        message != NULL ? message : "no reason given");
-    p->configured_loaded = 1;
     /* p11-kit skips modules that it cannot load and keeps only the last reason; its library has no call that tells the
      * others, its own program prints them all */
     if (message != NULL)
@@ -103,8 +103,56 @@ load_configured(struct p11 *p, struct bk_err *err)
                          "a PKCS#11 module that p11-kit has configured was left out, perhaps others too (p11-kit "
                          "list-modules -v names all): %s",
                          message);
+    return BK_OK;
+}
+
+/* The others are other processes' business: what can be unloaded cannot harm. */
+static void
+keep_only(struct p11 *p, const char *name)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; p->configured[i] != NULL; i++) {
+        char *own = p11_kit_module_get_name(p->configured[i]);
+
+        if (own != NULL && strcmp(own, name) == 0)
+            p->configured[kept++] = p->configured[i];
+        else
+            p11_kit_module_release(p->configured[i]);
+        free(own);
+    }
+    p->configured[kept] = NULL;
+}
+
+static enum bk_code
+load_configured(struct p11 *p, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    if (p->configured_loaded)
+        return BK_OK;
+    if ((rc = load_files(p, err)) != BK_OK)
+        return rc;
+    p->configured_loaded = 1;
+    if (p->only != NULL)
+        keep_only(p, p->only);
     for (size_t i = 0; rc == BK_OK && p->configured[i] != NULL; i++)
         rc = add_configured(p, p->configured[i], err);
+    return rc;
+}
+
+enum bk_code
+p11_modules_configured(struct p11 *p, void (*each)(void *ctx, const char *name), void *ctx, struct bk_err *err)
+{
+    enum bk_code rc = load_files(p, err);
+
+    for (size_t i = 0; rc == BK_OK && p->configured[i] != NULL; i++) {
+        char *name = p11_kit_module_get_name(p->configured[i]);
+
+        if (name != NULL && !is_trust_store(p->configured[i]))
+            each(ctx, name);
+        free(name);
+    }
     return rc;
 }
 
@@ -146,8 +194,19 @@ load_path(struct p11 *p, const char *path, struct bk_err *err)
 }
 
 enum bk_code
+p11_module_only(struct p11 *p, const char *name, int is_path, struct bk_err *err)
+{
+    if (p->only != NULL || (p->only = strdup(name)) == NULL)
+        return p->only != NULL ? bk_fail(err, BK_E_INTERNAL, "the module is chosen already") : bk_fail_nomem(err);
+    p->only_path = is_path;
+    return BK_OK;
+}
+
+enum bk_code
 p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
 {
+    if (p->only != NULL)
+        return p->only_path ? load_path(p, p->only, err) : load_configured(p, err);
     if (uri->module_path != NULL)
         return load_path(p, uri->module_path, err);
     return load_configured(p, err);
@@ -184,6 +243,8 @@ p11_module_matches(const struct p11_module *m, const struct p11_uri *uri)
 {
     if (!m->usable)
         return 0;
+    if (m->only)
+        return info_matches(m, uri);
     if (uri->module_path != NULL)
         return m->path != NULL && strcmp(m->path, uri->module_path) == 0 && info_matches(m, uri);
     if (m->path != NULL || (uri->module_name != NULL && !name_matches(m, uri->module_name)))

@@ -14,6 +14,7 @@ struct p11_module {
     char *file;           /* NULL if p11-kit does not tell */
     char *path;           /* the module-path that it was loaded by; NULL for a configured one */
     char where[160];
+    int only;             /* the one of this process, so that URIs need not name it */
     int usable;           /* initialised, and no store of trusted certificates */
     atomic_uint sessions; /* that are open */
 };
@@ -23,6 +24,12 @@ struct p11_module {
  * that is broken is left out (p11_say_left_out); one named by module-path is an error. Under the lock.
  */
 BK_MUST_USE enum bk_code p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err);
+
+/* From now on only this module counts: one that p11-kit has configured, by its name, or one by its path. */
+BK_MUST_USE enum bk_code p11_module_only(struct p11 *p, const char *name, int is_path, struct bk_err *err);
+/* The names of the modules that p11-kit has configured, but for its stores of trusted certificates; none is started. */
+BK_MUST_USE enum bk_code p11_modules_configured(struct p11 *p, void (*each)(void *ctx, const char *name), void *ctx,
+                                                struct bk_err *err);
 
 /* 1 if tokens of this module may answer to the URI. */
 int p11_module_matches(const struct p11_module *m, const struct p11_uri *uri);

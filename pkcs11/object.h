@@ -7,7 +7,7 @@
 #include "base/keys.h"
 #include "pkcs11/session.h"
 
-#define P11_ATTRIBUTE_MAX   256 /* longest label and CKA_ID that are told apart */
+#define P11_ATTRIBUTE_MAX   P11_LABEL_MAX /* longest label and CKA_ID that are told apart */
 #define P11_FIND_MAX        4096
 #define P11_CERTIFICATE_MAX 65536
 

@@ -9,13 +9,24 @@ p11_open(const struct p11_options *options, struct p11 **out, struct bk_err *err
 {
     struct p11 *p = calloc(1, sizeof *p);
 
-    if (p == NULL || pthread_mutex_init(&p->lock, NULL) != 0) {
+    if (p == NULL || p11_left_out_init(&p->left_out, options->log, err) != BK_OK) {
+        free(p);
+        return bk_fail_nomem(err);
+    }
+    if (pthread_mutex_init(&p->lock, NULL) != 0) {
+        p11_left_out_free(&p->left_out);
         free(p);
         return bk_fail_nomem(err);
     }
     p->options = *options;
     *out = p;
     return BK_OK;
+}
+
+struct p11_left_out *
+p11_left_out_of(struct p11 *p)
+{
+    return &p->left_out;
 }
 
 void
@@ -25,7 +36,8 @@ p11_close(struct p11 *p)
         return;
     p11_tokens_free(p);
     p11_modules_free(p);
-    p11_left_out_free(p);
+    p11_left_out_free(&p->left_out);
+    free(p->only);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }

@@ -7,13 +7,11 @@
 #include "base/hash.h"
 #include "base/keywrap.h"
 #include "pkcs11/generate.h"
-#include "pkcs11/left_out.h"
 
 /* Labels of keys for a trial: nobody else's, and told apart from real ones if they have to be looked for. */
 #define LABEL_PREFIX "bk-probe-"
 
 struct probe {
-    struct p11 *p11;
     struct p11_token *token;
     int lasting;
 };
@@ -31,7 +29,7 @@ make(const struct probe *pr, const struct p11_probe_item *item, struct bk_key **
     if (RAND_bytes(random, sizeof random) != 1)
         return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
     (void)bk_hex(random, sizeof random, label + sizeof LABEL_PREFIX - 1);
-    rc = p11_generate_on(pr->p11, pr->token, &attribute, &what, &key, err);
+    rc = p11_generate_on(pr->token, &attribute, &what, &key, err);
     if (rc == BK_OK)
         *out = &key->base;
     return rc;
@@ -43,7 +41,8 @@ end(const struct probe *pr, struct bk_key *key)
     struct bk_err why = {0};
 
     if (key != NULL && pr->lasting && p11_key_destroy(key, &why) != BK_OK)
-        bk_warn(pr->p11->options.log, "a key of this trial, %s, is left on the token: %s", key->pub.uri, why.message);
+        bk_warn(pr->token->owner->options.log, "a key of this trial, %s, is left on the token: %s", key->pub.uri,
+                why.message);
     bk_key_close(key);
 }
 
@@ -172,8 +171,8 @@ check_still_there(const struct probe *pr, struct bk_err *err)
 }
 
 enum bk_code
-p11_probe(struct p11 *p, const char *text, int lasting, int (*each)(void *ctx, const struct p11_probe_item *item),
-          void *ctx, struct bk_err *err)
+p11_token_probe(struct p11_token *t, const struct p11_uri *uri, int lasting,
+                int (*each)(void *ctx, const struct p11_probe_item *item), void *ctx, struct bk_err *err)
 {
     static const struct p11_probe_item kinds[] = {
         {.kind = P11_AES256},
@@ -184,13 +183,9 @@ p11_probe(struct p11 *p, const char *text, int lasting, int (*each)(void *ctx, c
         {.kind = P11_P384, .signing = 1},
         {.kind = P11_RSA3072, .signing = 1},
     };
-    struct probe pr = {.p11 = p, .lasting = lasting};
-    struct p11_uri uri = {0};
-    enum bk_code rc;
+    const struct probe pr = {.token = t, .lasting = lasting};
+    enum bk_code rc = p11_token_login(t, uri, err);
 
-    if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
-        return rc;
-    rc = p11_generate_where(p, &uri, &pr.token, err);
     for (size_t i = 0; rc == BK_OK && i < sizeof kinds / sizeof kinds[0]; i++) {
         struct p11_probe_item item = kinds[i];
         struct bk_err why = {0};
@@ -204,7 +199,5 @@ p11_probe(struct p11 *p, const char *text, int lasting, int (*each)(void *ctx, c
         if ((rc = check_still_there(&pr, err)) == BK_OK && each(ctx, &item) != 0)
             break;
     }
-    p11_left_out_explain(p, rc);
-    p11_uri_free(&uri);
     return rc;
 }

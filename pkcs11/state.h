@@ -5,21 +5,22 @@
 #include <pthread.h>
 
 #include "pkcs11/call.h"
-#include "pkcs11/p11.h"
+#include "pkcs11/left_out.h"
+#include "pkcs11/on_token.h"
 
 struct p11_module;
-struct p11_token;
-struct p11_left_out;
 
 struct p11 {
     struct p11_options options;
-    struct p11_hook hook;          /* nothing, but in tests */
-    pthread_mutex_t lock;          /* over the two lists, and over logging in; never over the use of a key */
+    struct p11_hook hook; /* nothing, but in tests */
+    pthread_mutex_t lock; /* over the two lists, and over logging in; never over the use of a key */
+    char *only;           /* the one configured module to use, by name; or the one to load, by path */
+    int only_path;
     int configured_loaded;         /* p11-kit's modules were loaded, successfully or not */
     CK_FUNCTION_LIST **configured; /* as p11-kit returned them */
     struct p11_module *modules;    /* nothing leaves these lists before p11_close, so pointers into them stay good */
     struct p11_token *tokens;
-    struct p11_left_out *left_out; /* what could not be used, told once it may matter */
+    struct p11_left_out left_out;
 };
 
 #endif

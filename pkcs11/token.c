@@ -186,45 +186,38 @@ p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *ou
     return rc;
 }
 
-void
-p11_tokens_list(const struct p11_tokens *tokens, struct p11_text_list *list)
+size_t
+p11_tokens_all(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out)
 {
-    for (size_t i = 0; i < tokens->count; i++) {
-        char name[80];
-
-        (void)snprintf(name, sizeof name, "'%s' (serial %s)", tokens->at[i]->label,
-                       tokens->at[i]->serial[0] != '\0' ? tokens->at[i]->serial : "none");
-        p11_text_list_add(list, name);
-    }
-}
-
-enum bk_code
-p11_tokens_none(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
-{
-    struct p11_tokens all = {0};
-    struct p11_text_list list = {0};
-    int usable = 0;
-    enum bk_code rc;
+    size_t usable = 0;
 
     pthread_mutex_lock(&p->lock);
     for (struct p11_module *m = p->modules; m != NULL; m = m->next)
-        if (m->usable && (m->path != NULL) == (uri->module_path != NULL)) {
+        if (m->usable && (m->only || (m->path != NULL) == (uri->module_path != NULL))) {
             usable++;
-            /* only for the message: what cannot be listed is left out of it */
-            (void)!add_module(p, m, NULL, &all, NULL);
+            /* only for a message: what cannot be listed is left out of it */
+            (void)!add_module(p, m, NULL, out, NULL);
         }
     pthread_mutex_unlock(&p->lock);
-    p11_tokens_list(&all, &list);
-    if (usable == 0) {
-        rc = bk_fail(err, BK_E_TOKEN, "no token matches %s: no PKCS#11 module could be used", uri->text);
-        bk_err_hint(err, "give ?module-path=… in the URI, or configure the module for p11-kit (p11-kit list-modules)");
-    } else if (all.count == 0) {
-        rc = bk_fail(err, BK_E_TOKEN, "no token matches %s: no token is there at all", uri->text);
-    } else {
-        rc = bk_fail(err, BK_E_TOKEN, "no token matches %s; tokens that are there: %s", uri->text,
-                     p11_text_list_end(&list));
-    }
-    return rc;
+    return usable;
+}
+
+const char *
+p11_token_label(const struct p11_token *t)
+{
+    return t->label;
+}
+
+const char *
+p11_token_serial(const struct p11_token *t)
+{
+    return t->serial;
+}
+
+const char *
+p11_token_where(const struct p11_token *t)
+{
+    return t->where;
 }
 
 void

@@ -24,20 +24,6 @@ struct p11_token {
                              want the PIN before each use */
 };
 
-#define P11_TOKENS_MAX 64
-
-struct p11_tokens {
-    struct p11_token *at[P11_TOKENS_MAX];
-    size_t count;
-};
-
-/* Loads modules as needed and fills *out with the tokens that the URI's token part names; none is not an error. */
-BK_MUST_USE enum bk_code p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out,
-                                          struct bk_err *err);
-/* The error for a URI that no token answers to; names those that are there. */
-BK_MUST_USE enum bk_code p11_tokens_none(struct p11 *p, const struct p11_uri *uri, struct bk_err *err);
-/* "'bk' (serial 1234)", for lists in messages. */
-void p11_tokens_list(const struct p11_tokens *tokens, struct p11_text_list *list);
 void p11_tokens_free(struct p11 *p);
 
 /*
@@ -52,8 +38,6 @@ BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_u
 int p11_token_look_again(int tries);
 /* 1 if the token that was found is still in its slot: another one must not get its PIN. */
 int p11_token_is_same(const struct p11_token *t, const CK_TOKEN_INFO *now);
-/* 1 if private objects can be seen without giving a PIN now. */
-int p11_token_is_open(struct p11_token *t);
 /* For keys with CKA_ALWAYS_AUTHENTICATE: between Init and the operation, on the session that port belongs to. */
 BK_MUST_USE enum bk_code p11_token_context_login(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session,
                                                  struct bk_err *err);

@@ -13,6 +13,7 @@
 
 #include "base/text.h"
 #include "ops/keyring.h"
+#include "pkcs11/choose.h"
 #include "pkcs11/key.h"
 #include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
@@ -405,7 +406,7 @@ aes_on(struct bench *b)
     struct p11_session s = {0};
 
     assert_int_equal(p11_session_open(&s, b->token, NULL), BK_OK);
-    assert_int_equal(p11_key_make(b->p, &s, 3, &t, P11_USE_UNWRAP, &key, NULL), BK_OK);
+    assert_int_equal(p11_key_make(&s, 3, &t, P11_USE_UNWRAP, &key, NULL), BK_OK);
     return &key->base;
 }
 
@@ -506,7 +507,7 @@ signing_never_fails_as_a_verification(void **state)
     (void)state;
     bench_start(&b, 0);
     assert_int_equal(p11_session_open(&s, b.token, NULL), BK_OK);
-    assert_int_equal(p11_key_make(b.p, &s, 3, &t, P11_USE_SIGN, &key, NULL), BK_OK);
+    assert_int_equal(p11_key_make(&s, 3, &t, P11_USE_SIGN, &key, NULL), BK_OK);
     key->base.pub.type = BK_KEY_P384;
     mock.sign_rv = CKR_DATA_LEN_RANGE; /* as tokens do that want a digest as long as the curve */
     assert_int_equal(bk_key_sign(&key->base, digest, sig, &len, &err), BK_E_UNSUPPORTED);

@@ -553,7 +553,7 @@ key_on(struct bench *b, const struct p11_key *like, enum p11_use use)
     struct p11_session s = {0};
 
     assert_int_equal(p11_session_open(&s, b->token, NULL), BK_OK);
-    assert_int_equal(p11_key_make(b->p, &s, 0, &like->traits, use, &key, NULL), BK_OK);
+    assert_int_equal(p11_key_make(&s, 0, &like->traits, use, &key, NULL), BK_OK);
     return &key->base;
 }
 
