@@ -43,6 +43,9 @@ BK_MUST_USE enum bk_code p11_call_fail_as(const struct p11_port *port, enum bk_c
  * BK_E_UNSUPPORTED. */
 BK_MUST_USE enum bk_code p11_call_fail_own(const struct p11_port *port, struct bk_err *err, const char *doing);
 
+/* The name under which a hook hears of a login that waits for a person at the token's own keypad. */
+#define P11_KEYPAD_LOGIN "C_Login at the keypad"
+
 /* What a handle is before a module has written it: one that answers CKR_OK and writes none must not make us use, or
  * destroy, the object 0. */
 #define P11_NO_HANDLE CK_UNAVAILABLE_INFORMATION

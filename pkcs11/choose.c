@@ -1,8 +1,27 @@
 /* Which of the tokens that answer to a URI is meant. What is then done on it is behind on_token.h. */
 #include <stdio.h>
+#include <time.h>
 
 #include "pkcs11/choose.h"
 #include "pkcs11/left_out.h"
+
+int
+p11_token_look_again(int tries)
+{
+    const struct timespec pause = {.tv_nsec = 10000000L << tries};
+
+    return tries < 5 && nanosleep(&pause, NULL) == 0;
+}
+
+enum bk_code
+p11_tokens_look(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out, struct bk_err *err)
+{
+    enum bk_code rc = p11_tokens_match(p, uri, 0, out, err);
+
+    for (int tries = 0; rc == BK_OK && out->count == 0 && p11_token_look_again(tries); tries++)
+        rc = p11_tokens_match(p, uri, 1, out, err);
+    return rc;
+}
 
 void
 p11_tokens_list(const struct p11_tokens *tokens, struct p11_text_list *list)
@@ -47,7 +66,7 @@ p11_find_token(struct p11 *p, const struct p11_uri *uri, struct p11_token **out,
     struct p11_text_list list = {0};
     enum bk_code rc;
 
-    if ((rc = p11_tokens_match(p, uri, &tokens, err)) != BK_OK)
+    if ((rc = p11_tokens_look(p, uri, &tokens, err)) != BK_OK)
         return rc;
     if (tokens.count == 0)
         return p11_tokens_none(p, uri, err);
@@ -164,7 +183,7 @@ p11_key_find(struct p11 *p, const char *text, const struct bk_key_id *ids, size_
 
     if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
         return rc;
-    rc = p11_tokens_match(p, &uri, &tokens, err);
+    rc = p11_tokens_look(p, &uri, &tokens, err);
     if (rc == BK_OK && tokens.count == 0)
         rc = p11_tokens_none(p, &uri, err);
     if (rc == BK_OK)
@@ -185,7 +204,7 @@ only_token(struct p11 *p, const struct p11_uri *uri, struct p11_token **out, str
     struct p11_text_list list = {0};
     enum bk_code rc;
 
-    if ((rc = p11_tokens_match(p, uri, &tokens, err)) != BK_OK)
+    if ((rc = p11_tokens_look(p, uri, &tokens, err)) != BK_OK)
         return rc;
     if (tokens.count == 0)
         return p11_tokens_none(p, uri, err);
@@ -285,7 +304,7 @@ p11_list(struct p11 *p, const char *text, int log_in, int (*each)(void *ctx, con
 
     if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
         return rc;
-    rc = p11_tokens_match(p, &uri, &match, err);
+    rc = p11_tokens_look(p, &uri, &match, err);
     if (rc == BK_OK && log_in && match.count > 1 && (uri.pin_source != NULL || uri.pin_value.data != NULL))
         rc = refuse_one_pin(&uri, &match, err);
     for (size_t i = 0; rc == BK_OK && !stopped && i < match.count; i++)

@@ -84,11 +84,20 @@ login_refused(struct p11_token *t, const struct p11_port *port, struct bk_err *e
     }
 }
 
+static CK_RV
+login_at_keypad(struct p11_port *port, CK_SESSION_HANDLE session, CK_USER_TYPE user)
+{
+    if (!p11_call_admit(port, P11_KEYPAD_LOGIN))
+        return port->rv;
+    return p11_call_done(port, port->list->C_Login(session, user, NULL, 0));
+}
+
 /* One C_Login with the PIN that is there, or with none where the token has its own keypad. */
 static enum bk_code
 login_call(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session, CK_USER_TYPE user, struct bk_err *err)
 {
-    CK_RV rv = P11_CALL(port, C_Login, session, user, t->pin.data, (CK_ULONG)t->pin.len);
+    CK_RV rv = t->pin.data == NULL ? login_at_keypad(port, session, user)
+                                   : P11_CALL(port, C_Login, session, user, t->pin.data, (CK_ULONG)t->pin.len);
 
     /* somebody in this process was first: the token did not look at our PIN, and need not */
     if (rv == CKR_OK || rv == CKR_USER_ALREADY_LOGGED_IN)

@@ -49,15 +49,21 @@ module_initialize(struct p11_module *m)
     return p11_call_done(&m->port, p11_kit_module_initialize(m->port.list));
 }
 
+static int
+has_option(CK_FUNCTION_LIST *list, const char *option, const char *wanted)
+{
+    char *value = p11_kit_config_option(list, option);
+    int yes = value != NULL && (wanted == NULL || strcmp(value, wanted) == 0);
+
+    free(value);
+    return yes;
+}
+
 /* p11-kit's own store of certificate authorities holds no keys: asking it costs time and yields strangers. */
 static int
 is_trust_store(CK_FUNCTION_LIST *list)
 {
-    char *value = p11_kit_config_option(list, "trust-policy");
-    int yes = value != NULL && strcmp(value, "yes") == 0;
-
-    free(value);
-    return yes;
+    return has_option(list, "trust-policy", "yes");
 }
 
 static enum bk_code
@@ -142,15 +148,24 @@ load_configured(struct p11 *p, struct bk_err *err)
 }
 
 enum bk_code
-p11_modules_configured(struct p11 *p, void (*each)(void *ctx, const char *name), void *ctx, struct bk_err *err)
+p11_modules_configured(struct p11 *p, void (*each)(void *ctx, const struct p11_configured *module), void *ctx,
+                       struct bk_err *err)
 {
     enum bk_code rc = load_files(p, err);
 
     for (size_t i = 0; rc == BK_OK && p->configured[i] != NULL; i++) {
-        char *name = p11_kit_module_get_name(p->configured[i]);
+        CK_FUNCTION_LIST *list = p->configured[i];
+        char *name = p11_kit_module_get_name(list);
+        char *file = p11_kit_module_get_filename(list);
+        const struct p11_configured module = {
+            .name = name,
+            .file = file,
+            .plain = file != NULL && !has_option(list, "x-init-reserved", NULL) && !has_option(list, "remote", NULL),
+        };
 
-        if (name != NULL && !is_trust_store(p->configured[i]))
-            each(ctx, name);
+        if (name != NULL && !is_trust_store(list))
+            each(ctx, &module);
+        free(file);
         free(name);
     }
     return rc;
@@ -170,7 +185,7 @@ fail_load(const char *path, struct bk_err *err)
 /* p11-kit parses module-path and does nothing with it. A relative one is looked up in p11-kit's folder of modules,
  * never in the working folder. */
 static enum bk_code
-load_path(struct p11 *p, const char *path, struct bk_err *err)
+load_path(struct p11 *p, const char *path, const char *name, struct bk_err *err)
 {
     struct p11_module *m = NULL;
     CK_FUNCTION_LIST *list;
@@ -183,7 +198,7 @@ load_path(struct p11 *p, const char *path, struct bk_err *err)
         list = p11_kit_module_load(path, 0);
         if (list == NULL)
             return fail_load(path, err);
-        rc = module_add(p, list, strdup(path), NULL, strdup(path), &m, err);
+        rc = module_add(p, list, strdup(name), NULL, strdup(path), &m, err);
         if (rc != BK_OK) {
             p11_kit_module_release(list);
             return rc;
@@ -194,11 +209,12 @@ load_path(struct p11 *p, const char *path, struct bk_err *err)
 }
 
 enum bk_code
-p11_module_only(struct p11 *p, const char *name, int is_path, struct bk_err *err)
+p11_module_only(struct p11 *p, const char *name, const char *file, struct bk_err *err)
 {
-    if (p->only != NULL || (p->only = strdup(name)) == NULL)
-        return p->only != NULL ? bk_fail(err, BK_E_INTERNAL, "the module is chosen already") : bk_fail_nomem(err);
-    p->only_path = is_path;
+    if (p->only != NULL)
+        return bk_fail(err, BK_E_INTERNAL, "the module is chosen already");
+    if ((p->only = strdup(name)) == NULL || (file != NULL && (p->only_file = strdup(file)) == NULL))
+        return bk_fail_nomem(err);
     return BK_OK;
 }
 
@@ -206,27 +222,10 @@ enum bk_code
 p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
 {
     if (p->only != NULL)
-        return p->only_path ? load_path(p, p->only, err) : load_configured(p, err);
+        return p->only_file != NULL ? load_path(p, p->only_file, p->only, err) : load_configured(p, err);
     if (uri->module_path != NULL)
-        return load_path(p, uri->module_path, err);
+        return load_path(p, uri->module_path, uri->module_path, err);
     return load_configured(p, err);
-}
-
-/* module-name is the configured name, or the file's name without folder, "lib" and ".so" (RFC 7512 section 2.3). */
-static int
-name_matches(const struct p11_module *m, const char *wanted)
-{
-    const char *base = m->file == NULL ? NULL : strrchr(m->file, '/');
-    size_t len = strlen(wanted);
-
-    if (strcmp(m->name, wanted) == 0)
-        return 1;
-    if (m->file == NULL)
-        return 0;
-    base = base == NULL ? m->file : base + 1;
-    if (strncmp(base, wanted, len) != 0 && strncmp(base, "lib", 3) == 0)
-        base += 3;
-    return strncmp(base, wanted, len) == 0 && (base[len] == '\0' || strncmp(base + len, ".so", 3) == 0);
 }
 
 static int
@@ -247,7 +246,7 @@ p11_module_matches(const struct p11_module *m, const struct p11_uri *uri)
         return info_matches(m, uri);
     if (uri->module_path != NULL)
         return m->path != NULL && strcmp(m->path, uri->module_path) == 0 && info_matches(m, uri);
-    if (m->path != NULL || (uri->module_name != NULL && !name_matches(m, uri->module_name)))
+    if (m->path != NULL || !p11_uri_names_module(uri, m->name, m->file))
         return 0;
     return info_matches(m, uri);
 }

@@ -25,10 +25,19 @@ struct p11_module {
  */
 BK_MUST_USE enum bk_code p11_modules_load(struct p11 *p, const struct p11_uri *uri, struct bk_err *err);
 
-/* From now on only this module counts: one that p11-kit has configured, by its name, or one by its path. */
-BK_MUST_USE enum bk_code p11_module_only(struct p11 *p, const char *name, int is_path, struct bk_err *err);
-/* The names of the modules that p11-kit has configured, but for its stores of trusted certificates; none is started. */
-BK_MUST_USE enum bk_code p11_modules_configured(struct p11 *p, void (*each)(void *ctx, const char *name), void *ctx,
+/* From now on only this module counts, and URIs need not name it: loaded from file, or if that is NULL as p11-kit has
+ * it configured under its name. */
+BK_MUST_USE enum bk_code p11_module_only(struct p11 *p, const char *name, const char *file, struct bk_err *err);
+
+/* One of p11-kit's configured modules, before it is started. */
+struct p11_configured {
+    const char *name;
+    const char *file; /* or NULL */
+    int plain;        /* the file is all that there is to know: no arguments, no other process */
+};
+/* All but stores of trusted certificates. */
+BK_MUST_USE enum bk_code p11_modules_configured(struct p11 *p,
+                                                void (*each)(void *ctx, const struct p11_configured *module), void *ctx,
                                                 struct bk_err *err);
 
 /* 1 if tokens of this module may answer to the URI. */

@@ -20,8 +20,9 @@ struct p11_tokens {
     size_t count;
 };
 
-/* Loads modules as needed and fills *out with the tokens that the URI's token part names; none is not an error. */
-BK_MUST_USE enum bk_code p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out,
+/* Loads modules as needed and fills *out with the tokens that the URI's token part names; none is not an error. With
+ * again modules that no session is open with are started anew first: they may not have seen all of their tokens. */
+BK_MUST_USE enum bk_code p11_tokens_match(struct p11 *p, const struct p11_uri *uri, int again, struct p11_tokens *out,
                                           struct bk_err *err);
 /* For a message: every token of the modules that the URI may mean, and how many of these modules could be used. */
 size_t p11_tokens_all(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out);

@@ -38,6 +38,7 @@ p11_close(struct p11 *p)
     p11_modules_free(p);
     p11_left_out_free(&p->left_out);
     free(p->only);
+    free(p->only_file);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }

@@ -26,9 +26,10 @@ struct p11_pin_request {
 
 /*
  * Fills *pin (empty at entry) or fails: BK_E_PIN when there is no PIN to be had, BK_E_USAGE for a bad source. Called at
- * most once for a token in a run, by any thread that uses p11, and must not call p11 itself. p11 keeps the PIN until
- * p11_close, for sessions that die meanwhile and keys that want it before each use, and then wipes it. With final_try
- * only a person at a terminal may answer.
+ * most once for a token in a run, by any thread that uses p11, and must not call p11 itself; again only for a worker
+ * that took the place of one that had accepted it and died. p11 (its worker) keeps the PIN until p11_close, for
+ * sessions that die meanwhile and keys that want it before each use, and then wipes it. With final_try only a person at
+ * a terminal may answer.
  */
 typedef enum bk_code (*p11_pin_fn)(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin,
                                    struct bk_err *err);
@@ -37,6 +38,10 @@ struct p11_options {
     p11_pin_fn pin;
     void *pin_ctx;
     const struct bk_log *log;
+    /* Of a worker process (worker/client.h); without meaning where the module is in this process. */
+    const char *worker;             /* its file; NULL: bk-token-worker beside this program, or in ../libexec/bk */
+    unsigned timeout_s;             /* how long one call of a module may take; 0: 60 s */
+    const struct bk_cancel *cancel; /* a request to stop, which ends a call that does not come back; NULL: none */
 };
 
 /* The modules and sessions of one run. Modules load when first needed: those that p11-kit knows (but for its stores of

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pkcs11/left_out.h"
 #include "pkcs11/rv.h"
@@ -33,14 +32,6 @@ token_new(struct p11 *p, struct p11_module *m, CK_SLOT_ID slot, const CK_TOKEN_I
     t->next = p->tokens;
     p->tokens = t;
     return t;
-}
-
-int
-p11_token_look_again(int tries)
-{
-    const struct timespec pause = {.tv_nsec = 10000000L << tries};
-
-    return tries < 5 && nanosleep(&pause, NULL) == 0;
 }
 
 int
@@ -168,16 +159,13 @@ match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out, struct b
 }
 
 enum bk_code
-p11_tokens_match(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out, struct bk_err *err)
+p11_tokens_match(struct p11 *p, const struct p11_uri *uri, int again, struct p11_tokens *out, struct bk_err *err)
 {
     enum bk_code rc;
 
     pthread_mutex_lock(&p->lock);
-    if ((rc = p11_modules_load(p, uri, err)) == BK_OK)
-        rc = match(p, uri, out, err);
-    for (int tries = 0; rc == BK_OK && out->count == 0 && p11_token_look_again(tries); tries++) {
-        /* a token that a module did not see at its start may be there after another one */
-        for (struct p11_module *m = p->modules; m != NULL; m = m->next)
+    if ((rc = p11_modules_load(p, uri, err)) == BK_OK) {
+        for (struct p11_module *m = p->modules; again && m != NULL; m = m->next)
             if (p11_module_matches(m, uri))
                 p11_module_restart(m);
         rc = match(p, uri, out, err);
@@ -218,6 +206,18 @@ const char *
 p11_token_where(const struct p11_token *t)
 {
     return t->where;
+}
+
+int
+p11_login_failed(struct p11 *p)
+{
+    int failed = 0;
+
+    pthread_mutex_lock(&p->lock);
+    for (const struct p11_token *t = p->tokens; t != NULL; t = t->next)
+        failed |= t->failed != BK_OK;
+    pthread_mutex_unlock(&p->lock);
+    return failed;
 }
 
 void

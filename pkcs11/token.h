@@ -2,8 +2,8 @@
 #ifndef BK_PKCS11_TOKEN_H
 #define BK_PKCS11_TOKEN_H
 
+#include "pkcs11/choose.h"
 #include "pkcs11/module.h"
-#include "pkcs11/text.h"
 
 struct p11_token {
     struct p11_token *next;
@@ -25,17 +25,14 @@ struct p11_token {
 };
 
 void p11_tokens_free(struct p11 *p);
+/* 1 if some token did not take its PIN in this run, so that no other run may try the same one by itself. */
+int p11_login_failed(struct p11 *p);
 
 /*
  * Logs in unless that is done or not needed. uri may be NULL: then its PIN or pin-source are not known. BK_E_PIN when
  * there is no PIN or it was refused, now or earlier in the run.
  */
 BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
-/*
- * Waits before something is looked at again, longer each time: 1 for the tries from 0 on, together a third of a second,
- * then 0. SoftHSM shows a broken token, or none, to whoever looks while another process logs in.
- */
-int p11_token_look_again(int tries);
 /* 1 if the token that was found is still in its slot: another one must not get its PIN. */
 int p11_token_is_same(const struct p11_token *t, const CK_TOKEN_INFO *now);
 /* For keys with CKA_ALWAYS_AUTHENTICATE: between Init and the operation, on the session that port belongs to. */

@@ -203,6 +203,29 @@ p11_uri_parse(struct p11_uri *out, const char *text, struct bk_err *err)
     return BK_OK;
 }
 
+enum bk_code
+p11_uri_make(struct p11_uri *out, const char *text, const char *pin_source, const struct bk_secret *pin,
+             struct bk_err *err)
+{
+    struct p11_uri uri = {0};
+    enum bk_code rc = parse_names(&uri, text, err);
+
+    if (rc == BK_OK && pin_source != NULL) {
+        p11_kit_uri_set_pin_source(uri.kit, pin_source);
+        uri.pin_source = p11_kit_uri_get_pin_source(uri.kit);
+        if (uri.pin_source == NULL)
+            rc = bk_fail_nomem(err);
+    }
+    if (rc == BK_OK && pin->data != NULL)
+        rc = bk_secret_from(&uri.pin_value, pin->data, pin->len, err);
+    if (rc != BK_OK) {
+        p11_uri_free(&uri);
+        return rc;
+    }
+    *out = uri;
+    return BK_OK;
+}
+
 void
 p11_uri_free(struct p11_uri *uri)
 {
@@ -216,6 +239,26 @@ p11_uri_free(struct p11_uri *uri)
     }
     free(uri->text);
     *uri = (struct p11_uri){0};
+}
+
+/* module-name is the configured name, or the file's name without folder, "lib" and ".so" (RFC 7512 section 2.3). */
+int
+p11_uri_names_module(const struct p11_uri *uri, const char *name, const char *file)
+{
+    const char *wanted = uri->module_name;
+    const char *base;
+    size_t len;
+
+    if (wanted == NULL || strcmp(name, wanted) == 0)
+        return 1;
+    if (file == NULL)
+        return 0;
+    base = strrchr(file, '/');
+    base = base == NULL ? file : base + 1;
+    len = strlen(wanted);
+    if (strncmp(base, wanted, len) != 0 && strncmp(base, "lib", 3) == 0)
+        base += 3;
+    return strncmp(base, wanted, len) == 0 && (base[len] == '\0' || strncmp(base + len, ".so", 3) == 0);
 }
 
 const CK_ATTRIBUTE *

@@ -22,7 +22,13 @@ struct p11_uri {
 
 /* Parses into the zeroed *out, which the caller frees; BK_E_USAGE says what is wrong, never with the PIN in it. */
 BK_MUST_USE enum bk_code p11_uri_parse(struct p11_uri *out, const char *text, struct bk_err *err);
+/* From the text of a parsed one, its pin-source (or NULL), and its PIN, which is copied (or empty). */
+BK_MUST_USE enum bk_code p11_uri_make(struct p11_uri *out, const char *text, const char *pin_source,
+                                      const struct bk_secret *pin, struct bk_err *err);
 void p11_uri_free(struct p11_uri *uri);
+
+/* 1 if a configured module of that name and file (or NULL) may be meant: without module-name= any is. */
+int p11_uri_names_module(const struct p11_uri *uri, const char *name, const char *file);
 
 /* The attribute of the object part, or NULL. */
 const CK_ATTRIBUTE *p11_uri_attribute(const struct p11_uri *uri, CK_ATTRIBUTE_TYPE type);

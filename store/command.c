@@ -13,7 +13,7 @@
 #include "store/family.h"
 #include "store/fd.h"
 #include "store/guard.h"
-#include "store/spawn.h"
+#include "base/spawn.h"
 
 /* How often the child is looked at where the kernel has no process file descriptors (before Linux 5.3). */
 #define WAIT_RETRY_MS 50
@@ -82,7 +82,7 @@ start_producer(struct store_command *c, char *const argv[], int *ours, struct bk
         return bk_fail_errno(err, errno, "%s: cannot make a pipe for it", c->name);
     *ours = ends[0];
     (void)sigemptyset(&none);
-    rc = store_spawn(NULL, argv, &(struct store_spawn_fd){ends[1], STDOUT_FILENO}, 1, &none, &pid);
+    rc = bk_spawn(NULL, argv, &(struct bk_spawn_fd){ends[1], STDOUT_FILENO}, 1, &none, &pid);
     /* from here on only the child holds its end, so that we see it go */
     (void)close(ends[1]);
     if (rc != 0)
@@ -171,7 +171,7 @@ static enum bk_code
 wait_for_end(const struct store_command *c, int *status, struct bk_err *err)
 {
     for (;;) {
-        int got = (int)store_reap(c->pid, status, WNOHANG);
+        int got = (int)bk_reap(c->pid, status, WNOHANG);
         enum bk_code rc;
 
         if (got > 0)
@@ -230,7 +230,7 @@ store_command_kill(struct store_command *c)
      * closes, which comes after this.
      */
     if (c->pid > 0 && (store_family_kill(c->pid, -1) == 0 || c->consumer))
-        (void)store_reap(c->pid, &status, 0);
+        (void)bk_reap(c->pid, &status, 0);
     store_guard_end(&c->guard); /* not before: it holds the pipe open as well */
     command_free(c);
 }

@@ -133,3 +133,15 @@ store_fd_close(int *fd)
         (void)close(*fd);
     *fd = -1;
 }
+
+enum bk_code
+store_command_failed(const char *name, int os_errno, const char *what, struct bk_err *err)
+{
+    enum bk_code rc = bk_fail_errno(err, os_errno, "%s: %s", name, what);
+
+    if (rc == BK_E_IO)
+        rc = BK_E_COMMAND;
+    if (err != NULL)
+        err->code = rc;
+    return rc;
+}

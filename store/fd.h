@@ -47,4 +47,8 @@ void store_fd_enlarge_pipe(int fd);
 /* Closes and sets to -1; does nothing for -1. For descriptors whose errors no longer matter. */
 void store_fd_close(int *fd);
 
+/* For a failed system call that is the command's failure and not one of input or output: BK_E_COMMAND, or BK_E_NO_ROOM
+ * where memory was short. */
+BK_MUST_USE enum bk_code store_command_failed(const char *name, int os_errno, const char *what, struct bk_err *err);
+
 #endif

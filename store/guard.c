@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "store/spawn.h"
+#include "base/spawn.h"
 
 /* Our own program, also if its file was replaced or removed since. */
 #define OURSELVES "/proc/self/exe"
@@ -37,7 +37,7 @@ guard_argv(char *const argv[])
 static int
 spawn_guard(struct store_guard *g, char *const argv[], int input, int held, int control)
 {
-    struct store_spawn_fd fds[] = {
+    struct bk_spawn_fd fds[] = {
         {-1, STDIN_FILENO},
         {-1, STORE_GUARD_CONTROL},
         {-1, STORE_GUARD_HELD},
@@ -52,7 +52,7 @@ spawn_guard(struct store_guard *g, char *const argv[], int input, int held, int 
         if ((fds[i].ours = fcntl(ours[i], F_DUPFD_CLOEXEC, STORE_GUARD_HELD + 1)) < 0)
             rc = errno;
     if (rc == 0)
-        rc = store_spawn(OURSELVES, argv, fds, 3, &all, &g->pid);
+        rc = bk_spawn(OURSELVES, argv, fds, 3, &all, &g->pid);
     if (rc != 0)
         g->pid = -1;
     for (size_t i = 0; i < 3; i++)
@@ -149,7 +149,7 @@ store_guard_end(struct store_guard *g)
     if (g->pid > 0) {
         /* not asked but killed: that cannot fail, also if somebody has stopped it, and it has nothing to finish */
         (void)kill(g->pid, SIGKILL);
-        (void)store_reap(g->pid, &status, 0);
+        (void)bk_reap(g->pid, &status, 0);
     }
     g->pid = -1;
     store_fd_close(&g->control);

@@ -8,7 +8,7 @@ file_lines=900
 function_lines=80
 median_lines=20 # of all functions but those of tests
 main_lines=40
-folders=(base format pkcs11 store ops cmd)
+folders=(base format pkcs11 worker store ops cmd)
 out=build/lint
 failures=0
 
@@ -87,7 +87,9 @@ allowed() {
     case $1 in
     base) echo 'base' ;;
     format | pkcs11 | store) echo "base|$1" ;;
+    worker) echo 'base|pkcs11|worker' ;;
     ops) echo 'base|format|pkcs11|store|ops' ;;
+    cmd/bk-token-worker) echo 'base|worker' ;;
     cmd/common) echo 'base|format|pkcs11|store|ops|cmd/common' ;;
     cmd/*) echo "base|format|pkcs11|store|ops|cmd/common|$1" ;;
     esac
@@ -96,7 +98,7 @@ allowed() {
 # Each file of a folder once, with the lines that include what that folder must not know.
 check_includes() {
     local folder
-    for folder in base format pkcs11 store ops cmd/*/; do
+    for folder in base format pkcs11 worker store ops cmd/*/; do
         folder=${folder%/}
         grep -HnE '^#include "' "$folder"/*.[ch] | grep -vE "#include \"($(allowed "$folder"))/[^/]*\"" || true
     done >"$out/includes"
@@ -106,7 +108,7 @@ check_includes() {
 # Only code under cmd/ prints, prompts or exits; what returns from a fork leaves by _exit.
 check_voices() {
     grep -HnE '(^|[^a-zA-Z0-9_])(printf|vprintf|puts|putchar|perror|exit|getopt|getopt_long|getpass)\(|std(out|err)\b' \
-        base/*.c format/*.c pkcs11/*.c store/*.c ops/*.c | grep -vE '^[^:]*:[0-9]*: *(/?\*|//)' >"$out/voices" || true
+        base/*.c format/*.c pkcs11/*.c worker/*.c store/*.c ops/*.c | grep -vE '^[^:]*:[0-9]*: *(/?\*|//)' >"$out/voices" || true
     verdict 'nothing below cmd/ prints or exits' "$out/voices"
 }
 

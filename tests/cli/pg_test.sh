@@ -72,7 +72,7 @@ SH
 
 set_up() {
     mkdir "$T/bin" "$T/data" "$T/socket" "$T/wal"
-    cp "$BK_BIN"/bk-{wrap,unwrap,verify,key} "$T/bin" # where the server's user can reach them
+    cp "$BK_BIN"/bk-{wrap,unwrap,verify,key,token-worker} "$T/bin" # where the server's user can reach them
     PATH=$T/bin:$(find_server):$PATH
     make_token signer
     make_token kek

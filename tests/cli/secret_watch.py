@@ -54,7 +54,7 @@ WALL = 0x40000000
 SYSCALL_STOP = signal.SIGTRAP | 0x80
 SYSCALL_ENTRY = 1
 STACK_WINDOW = 16384  # of the stack, searched for returns into the module
-KEPT_STOPS = 24
+KEPT_STOPS = 80
 CALLS = {
     "x86_64": {"write": 1, "pwrite": 18, "writev": 20, "sendto": 44, "end": 231, "raise": 234},
     "aarch64": {"write": 64, "pwrite": 68, "writev": 66, "sendto": 206, "end": 94, "raise": 131},

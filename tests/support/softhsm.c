@@ -119,7 +119,7 @@ find_module(void)
 
     softhsm_start(&r);
     found = p11_uri_parse(&uri, "pkcs11:token=bk%20a", NULL) == BK_OK &&
-            p11_tokens_match(r.p, &uri, &tokens, NULL) == BK_OK && tokens.count == 1 &&
+            p11_tokens_look(r.p, &uri, &tokens, NULL) == BK_OK && tokens.count == 1 &&
             tokens.at[0]->module->file != NULL;
     if (found)
         (void)snprintf(module_file, sizeof module_file, "%s", tokens.at[0]->module->file);

@@ -11,6 +11,7 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
+#include "pkcs11/choose.h"
 #include "base/keywrap.h"
 #include "tests/support/softhsm.h"
 

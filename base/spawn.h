@@ -1,15 +1,13 @@
-/* Starting a program with chosen descriptors and signals: below command and guard. */
-#ifndef BK_STORE_SPAWN_H
-#define BK_STORE_SPAWN_H
+/* Starting a program with chosen descriptors and signals. */
+#ifndef BK_BASE_SPAWN_H
+#define BK_BASE_SPAWN_H
 
 #include <signal.h>
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "base/err.h"
-
 /* A descriptor of ours and the number that it has in the child. */
-struct store_spawn_fd {
+struct bk_spawn_fd {
     int ours;
     int theirs;
 };
@@ -21,14 +19,10 @@ struct store_spawn_fd {
  * are blocked in it; SIGPIPE and SIGXFSZ have their default effect; what else was ignored when bk started (nohup) stays
  * so. Returns 0 and *pid, or an errno.
  */
-int store_spawn(const char *file, char *const argv[], const struct store_spawn_fd *fds, size_t count,
-                const sigset_t *blocked, pid_t *pid);
+int bk_spawn(const char *file, char *const argv[], const struct bk_spawn_fd *fds, size_t count, const sigset_t *blocked,
+             pid_t *pid);
 
 /* waitpid(2) that no signal interrupts. */
-pid_t store_reap(pid_t pid, int *status, int flags);
-
-/* For a failed system call that is the command's failure and not one of input or output: BK_E_COMMAND, or BK_E_NO_ROOM
- * where memory was short. */
-BK_MUST_USE enum bk_code store_command_failed(const char *name, int os_errno, const char *what, struct bk_err *err);
+pid_t bk_reap(pid_t pid, int *status, int flags);
 
 #endif

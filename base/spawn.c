@@ -1,4 +1,4 @@
-#include "store/spawn.h"
+#include "base/spawn.h"
 
 #include <errno.h>
 #include <spawn.h>
@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 static int
-set_descriptors(posix_spawn_file_actions_t *actions, const struct store_spawn_fd *fds, size_t count)
+set_descriptors(posix_spawn_file_actions_t *actions, const struct bk_spawn_fd *fds, size_t count)
 {
     int last = STDERR_FILENO;
     int rc;
@@ -44,8 +44,8 @@ set_signals(posix_spawnattr_t *attr, const sigset_t *blocked)
 }
 
 int
-store_spawn(const char *file, char *const argv[], const struct store_spawn_fd *fds, size_t count,
-            const sigset_t *blocked, pid_t *pid)
+bk_spawn(const char *file, char *const argv[], const struct bk_spawn_fd *fds, size_t count, const sigset_t *blocked,
+         pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -65,23 +65,11 @@ store_spawn(const char *file, char *const argv[], const struct store_spawn_fd *f
 }
 
 pid_t
-store_reap(pid_t pid, int *status, int flags)
+bk_reap(pid_t pid, int *status, int flags)
 {
     pid_t got;
 
     while ((got = waitpid(pid, status, flags)) < 0 && errno == EINTR)
         ;
     return got;
-}
-
-enum bk_code
-store_command_failed(const char *name, int os_errno, const char *what, struct bk_err *err)
-{
-    enum bk_code rc = bk_fail_errno(err, os_errno, "%s: %s", name, what);
-
-    if (rc == BK_E_IO)
-        rc = BK_E_COMMAND;
-    if (err != NULL)
-        err->code = rc;
-    return rc;
 }

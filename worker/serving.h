@@ -1,0 +1,44 @@
+/* Requests, between serve.c, which receives them, and requests.c, which does them. */
+#ifndef BK_WORKER_SERVING_H
+#define BK_WORKER_SERVING_H
+
+#include <pthread.h>
+
+#include "pkcs11/state.h"
+#include "worker/serve.h"
+#include "worker/wire.h"
+
+struct server {
+    const struct serve_options *options;
+    struct p11 *p11;
+    pthread_mutex_t lock; /* over what follows */
+    pthread_cond_t idle;  /* a connection has ended */
+    unsigned connections;
+    struct p11_token **tokens; /* by their number on the wire */
+    size_t token_count;
+    struct bk_key **keys; /* the same; NULL where one was closed */
+    size_t key_count;
+};
+
+/* One connection, served by one thread. */
+struct serving {
+    struct server *server;
+    int fd;
+    struct watch_slot *slot;
+    uint64_t started_ns; /* of the call under way, for a trace */
+    struct wire_in in;   /* the request */
+    struct wire_out out; /* its answer */
+    struct wire_out event;
+    struct wire_in answer; /* to an event */
+};
+
+/* Does the request s->in and adds its result to s->out, or to secret. *err is filled on failure. */
+BK_MUST_USE enum bk_code serving_request(struct serving *s, struct bk_secret *secret, struct bk_err *err);
+
+/* Sends s->event and waits for s->answer. */
+BK_MUST_USE enum bk_code serving_ask(struct serving *s, struct bk_err *err);
+
+/* Closes what the program left open, logs out, and finalizes the module. */
+void server_end(struct server *server);
+
+#endif
