@@ -3,7 +3,8 @@
 
 # The long options of a program, each with what its value is: - none, file, key, uri, text, or words to choose from.
 _bk_options() {
-    printf '%s\n' 'profile profile' 'config file' 'quiet -' 'progress auto,always,never' 'json -' 'help -' 'version -'
+    printf '%s\n' 'profile profile' 'config file' 'quiet -' 'progress auto,always,never' 'token-timeout text' \
+        'json -' 'help -' 'version -'
     case $1 in
     bk-wrap)
         printf '%s\n' 'recipient key' 'sign uri' 'sign-cert file' 'output file' 'detach -' 'manifest file' \

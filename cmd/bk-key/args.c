@@ -46,6 +46,8 @@ const char key_help[] =
     "      --config FILE    the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet          errors and warnings only\n"
     "      --progress WHEN  auto (default), always or never\n"
+    "      --token-timeout N\n"
+    "                       seconds that one call of a token may take (default 60)\n"
     "      --json[=FILE]    one line of JSON for each key or trial\n"
     "      --help, --version\n"
     "\n"

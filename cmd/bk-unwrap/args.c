@@ -60,6 +60,7 @@ const char unwrap_help[] =
     "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
     "      --progress WHEN     auto (default), always or never\n"
+    "      --token-timeout N   seconds that one call of a token may take (default 60)\n"
     "      --json[=FILE]       the result as one line of JSON\n"
     "      --help, --version\n"
     "\n"

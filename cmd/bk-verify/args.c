@@ -41,6 +41,7 @@ const char verify_help[] =
     "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
     "      --progress WHEN     auto (default), always or never\n"
+    "      --token-timeout N   seconds that one call of a token may take (default 60)\n"
     "      --json[=FILE]       one line of JSON for each archive\n"
     "      --help, --version\n"
     "\n"

@@ -34,6 +34,7 @@ struct cmd_common {
     int quiet;
     enum cmd_progress progress;
     int json;
+    unsigned token_timeout;     /* seconds for one call of a token; 0: the default */
     const char *json_path;      /* NULL: standard output */
     const char *profile;        /* NULL: none, and nothing is read */
     const char *config;         /* NULL: the first one that there is */
@@ -57,12 +58,14 @@ enum {
     CMD_OPT_JSON,
     CMD_OPT_PROFILE,
     CMD_OPT_CONFIG,
+    CMD_OPT_TOKEN_TIMEOUT,
     CMD_OPT_OWN
 };
 #define CMD_COMMON_OPTIONS                                                                                             \
     {"help", no_argument, NULL, CMD_OPT_HELP}, {"version", no_argument, NULL, CMD_OPT_VERSION},                        \
         {"quiet", no_argument, NULL, 'q'}, {"progress", required_argument, NULL, CMD_OPT_PROGRESS},                    \
         {"profile", required_argument, NULL, CMD_OPT_PROFILE}, {"config", required_argument, NULL, CMD_OPT_CONFIG},    \
+        {"token-timeout", required_argument, NULL, CMD_OPT_TOKEN_TIMEOUT},                                             \
     {                                                                                                                  \
         "json", optional_argument, NULL, CMD_OPT_JSON                                                                  \
     }

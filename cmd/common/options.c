@@ -70,6 +70,18 @@ take_progress(struct cmd_common *common, const char *value, struct bk_err *err)
     return BK_OK;
 }
 
+/* At most an hour: no device needs longer for one call, but for making a key, which is given ten times as long. */
+static enum bk_code
+take_timeout(struct cmd_common *common, const char *value, struct bk_err *err)
+{
+    uint64_t seconds = 0;
+    enum bk_code rc = cmd_number("--token-timeout", value, 1, 3600, &seconds, err);
+
+    if (rc == BK_OK)
+        common->token_timeout = (unsigned)seconds;
+    return rc;
+}
+
 static enum bk_code
 take_option(int option, const char *value, const struct cmd_option_set *set, void *args, struct cmd_common *common,
             struct bk_err *err)
@@ -82,6 +94,8 @@ take_option(int option, const char *value, const struct cmd_option_set *set, voi
         return BK_OK; /* look_ahead has seen it */
     case CMD_OPT_PROGRESS:
         return take_progress(common, value, err);
+    case CMD_OPT_TOKEN_TIMEOUT:
+        return take_timeout(common, value, err);
     case CMD_OPT_JSON:
         common->json = 1;
         common->json_path = value;

@@ -70,6 +70,7 @@ static const struct {
     {"sign", CMD_KEY_VALUE},
     {"sign-cert", CMD_KEY_VALUE},
     {"to", CMD_KEY_VALUE},
+    {"token-timeout", CMD_KEY_VALUE},
     {"trust", CMD_KEY_LIST},
     {"type", CMD_KEY_VALUE},
     {"unproven", CMD_KEY_FLAG},
