@@ -5,6 +5,15 @@
 
 #include "pkcs11/rv.h"
 
+/* Questions about an attribute or a mechanism may be answered by no; after any other failure a session is not used
+ * again (docs/TOKENS.md, rule 6). */
+static int
+leaves_nothing(CK_RV rv)
+{
+    return rv == CKR_OK || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE ||
+           rv == CKR_MECHANISM_INVALID;
+}
+
 int
 p11_call_admit(struct p11_port *port, const char *call)
 {
@@ -12,6 +21,7 @@ p11_call_admit(struct p11_port *port, const char *call)
     port->rv = CKR_OK;
     if (port->hook != NULL && port->hook->before != NULL)
         port->rv = port->hook->before(port->hook->ctx, call);
+    port->spoiled |= !leaves_nothing(port->rv);
     return port->rv == CKR_OK;
 }
 
@@ -19,6 +29,7 @@ CK_RV
 p11_call_done(struct p11_port *port, CK_RV rv)
 {
     port->rv = rv;
+    port->spoiled |= !leaves_nothing(rv);
     if (port->hook != NULL && port->hook->after != NULL)
         port->hook->after(port->hook->ctx, port->call, rv);
     return rv;

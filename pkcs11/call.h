@@ -23,6 +23,7 @@ struct p11_port {
     const char *where;
     const char *call; /* the last call, and what came of it */
     CK_RV rv;
+    int spoiled; /* a call has failed that may have left something behind: an operation, a lock, half a state */
 };
 
 int p11_call_admit(struct p11_port *port, const char *call);

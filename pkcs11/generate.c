@@ -306,7 +306,8 @@ p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11
     struct p11_key *key = NULL;
     enum bk_code rc;
 
-    if ((rc = p11_session_open(&s, t, err)) != BK_OK)
+    rc = what->passing ? p11_session_open_own(&s, t, err) : p11_session_open(&s, t, err);
+    if (rc != BK_OK)
         return rc;
     if ((rc = check_label_free(&s, &v.label, err)) != BK_OK)
         goto done;

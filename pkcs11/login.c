@@ -110,7 +110,8 @@ login_call(struct p11_token *t, struct p11_port *port, CK_SESSION_HANDLE session
     return p11_call_fail_as(port, BK_E_TOKEN, err, "logging in failed and is not tried again");
 }
 
-/* 1 if t->session is there and logged in; a session that died is let go. */
+/* 1 if t->session is there and logged in; a session that died is let go. One that is lent is its user's, who finds out
+ * himself. */
 static int
 session_alive(struct p11_token *t, struct p11_port *port)
 {
@@ -118,6 +119,8 @@ session_alive(struct p11_token *t, struct p11_port *port)
 
     if (!t->session_open)
         return 0;
+    if (t->session_lent)
+        return t->logged_in;
     if (P11_CALL(port, C_GetSessionInfo, t->session, &info) != CKR_OK) {
         p11_session_handle_close(t, port, t->session);
         t->session_open = 0;

@@ -17,6 +17,7 @@ struct p11_token {
     char where[64];   /* "token 'bk'" */
     int session_open; /* one session stays open, since a token forgets the login with its last session */
     CK_SESSION_HANDLE session;
+    int session_lent; /* somebody works with it: a device may have no more than a few for all its users */
     int logged_in;
     int pin_asked;        /* the callback is asked once in a run, whatever came of it */
     enum bk_code failed;  /* how a login failed in this run, BK_OK if none did: a login is never tried again */

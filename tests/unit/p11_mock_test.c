@@ -23,6 +23,7 @@ static struct mock {
     CK_FLAGS flags;
     CK_RV login_rv;
     CK_RV open_rw_rv;
+    int busy; /* so often there is no session to be had */
     CK_STATE state;
     int logins, opened, closed, read_write, objects;
     CK_USER_TYPE user;
@@ -52,6 +53,8 @@ m_open(CK_SLOT_ID slot, CK_FLAGS flags, void *app, CK_NOTIFY notify, CK_SESSION_
     (void)slot;
     (void)app;
     assert_true(notify == NULL && (flags & CKF_SERIAL_SESSION) != 0);
+    if (mock.busy > 0 && mock.busy-- > 0)
+        return CKR_SESSION_COUNT;
     if ((flags & CKF_RW_SESSION) != 0 && mock.open_rw_rv != CKR_OK)
         return mock.open_rw_rv;
     mock.opened++;
@@ -535,10 +538,59 @@ opens_the_session_that_it_gets(void **state)
     assert_int_equal(p11_session_open(&s, b.token, NULL), BK_OK);
     assert_false(mock.read_write);
     p11_session_close(&s);
-    mock.open_rw_rv = CKR_SESSION_COUNT;
+    mock.open_rw_rv = CKR_SESSION_EXISTS;
     assert_int_equal(p11_session_open(&s, b.token, &err), BK_E_TOKEN);
-    assert_int_equal(err.token_rv, CKR_SESSION_COUNT);
-    assert_non_null(strstr(err.message, "token 'mock': opening a session: C_OpenSession: CKR_SESSION_COUNT"));
+    assert_int_equal(err.token_rv, CKR_SESSION_EXISTS);
+    assert_non_null(strstr(err.message, "token 'mock': opening a session: C_OpenSession: CKR_SESSION_EXISTS"));
+    bench_end(&b);
+}
+
+static void
+waits_for_a_session_that_others_have(void **state)
+{
+    struct bench b;
+    struct p11_session s = {0};
+
+    (void)state;
+    bench_start(&b, 0);
+    mock.busy = 3;
+    assert_int_equal(p11_session_open(&s, b.token, NULL), BK_OK);
+    assert_int_equal(mock.busy, 0);
+    assert_int_equal(mock.opened, 1);
+    p11_session_close(&s);
+    bench_end(&b);
+}
+
+/* One session for a login and for the work, since a device may have few; a second one only for a second user. */
+static void
+works_with_the_session_that_keeps_the_login(void **state)
+{
+    struct bench b;
+    struct p11_session s = {0};
+    struct p11_session second = {0};
+    CK_SESSION_INFO info = {0};
+
+    (void)state;
+    bench_start(&b, CKF_LOGIN_REQUIRED);
+    assert_int_equal(p11_token_login(b.token, NULL, NULL), BK_OK);
+    assert_int_equal(p11_session_open(&s, b.token, NULL), BK_OK);
+    assert_int_equal(mock.opened, 1);
+    assert_int_equal(p11_session_open(&second, b.token, NULL), BK_OK);
+    assert_int_equal(mock.opened, 2);
+    p11_session_close(&second);
+    assert_int_equal(mock.closed, 1);
+    p11_session_close(&s);
+    assert_int_equal(mock.closed, 1);
+
+    /* after a failed call it is not used again, and the next one is there before it goes */
+    assert_int_equal(p11_session_open(&s, b.token, NULL), BK_OK);
+    assert_true(p11_call_admit(&s.port, "C_Sign"));
+    assert_int_equal(p11_call_done(&s.port, CKR_OPERATION_ACTIVE), CKR_OPERATION_ACTIVE);
+    p11_session_close(&s);
+    assert_int_equal(mock.opened, 3);
+    assert_int_equal(mock.closed, 2);
+    assert_int_equal(P11_CALL(&b.module.port, C_GetSessionInfo, b.token->session, &info), CKR_OK);
+    assert_int_equal(mock.logins, 1);
     bench_end(&b);
 }
 
@@ -813,6 +865,8 @@ main(void)
         cmocka_unit_test(does_not_risk_the_final_try_on_a_stored_pin),
         cmocka_unit_test(needs_no_pin_where_there_is_none),
         cmocka_unit_test(opens_the_session_that_it_gets),
+        cmocka_unit_test(waits_for_a_session_that_others_have),
+        cmocka_unit_test(works_with_the_session_that_keeps_the_login),
         cmocka_unit_test(opens_wrapped_keys_on_odd_tokens),
         cmocka_unit_test(wraps_and_distrusts_lengths),
         cmocka_unit_test(is_blind_only_where_the_token_is),
