@@ -143,6 +143,7 @@ p11_rv_is_lost(CK_RV rv)
     switch (rv) {
     case CKR_SESSION_HANDLE_INVALID:
     case CKR_SESSION_CLOSED:
+    case CKR_CRYPTOKI_NOT_INITIALIZED:
     case CKR_USER_NOT_LOGGED_IN:
     case CKR_DEVICE_REMOVED:
     case CKR_DEVICE_ERROR:

@@ -168,7 +168,7 @@ ask_for_tokens(struct worker *w, const struct p11_uri *uri, enum wire_match how,
     wire_put_u32(&r->out, (uint32_t)how);
     wire_put_uri(&r->out, uri);
     rc = worker_request(w, r, err);
-    if (rc != BK_OK && r->fate == REQUEST_DIED && worker_may_repeat(w, r)) {
+    if (rc == BK_E_TOKEN && worker_renew(w, r)) {
         r->life = 0;
         rc = worker_request(w, r, err);
     }
@@ -319,16 +319,15 @@ enum bk_code
 token_request(struct p11_token *t, struct request *r, struct bk_err *err)
 {
     enum bk_code rc = BK_E_INTERNAL;
+    unsigned failures = 0;
 
-    for (int tries = 0; tries < 3; tries++) {
+    for (int tries = 0; tries < 4; tries++) {
         pthread_mutex_lock(&t->lock);
         r->life = t->life;
         request_set_number(r, 0, t->number);
         pthread_mutex_unlock(&t->lock);
         rc = worker_request(t->worker, r, err);
-        if (rc == BK_OK || r->fate == REQUEST_ANSWERED)
-            return rc;
-        if (r->fate == REQUEST_DIED && (tries > 0 || rc != BK_E_TOKEN || !worker_may_repeat(t->worker, r)))
+        if (rc == BK_OK || !worker_may_go_on(t->worker, r, rc, &failures))
             return rc;
         if ((rc = look_up_again(t, err)) != BK_OK)
             return rc;

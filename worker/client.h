@@ -31,6 +31,7 @@ struct worker {
     unsigned deaths;         /* in a row */
     int chosen;              /* it knows which module it is for */
     int login_failed;        /* so that no other process may try */
+    int renewing;            /* its process is being replaced */
     int given_up;            /* never started again in this run */
     struct bk_err why;       /* it was given up */
 };
@@ -59,6 +60,7 @@ enum request_fate {
     REQUEST_ANSWERED, /* or not sent for want of memory or of a process */
     REQUEST_STALE,    /* not sent: another process than the one that was meant */
     REQUEST_DIED,     /* the process died of it */
+    REQUEST_LOST,     /* answered, by an error that another process may not meet */
 };
 
 /* A request, from its first byte to the last of its result. Zero-initialise; request_free. */
@@ -67,6 +69,7 @@ struct request {
     const struct bk_secret *secret; /* goes with it; NULL: none */
     int (*item)(void *ctx, const struct p11_item *item);
     int (*probe_item)(void *ctx, const struct p11_probe_item *item);
+    enum bk_code (*accepted)(void *ctx, const char *uri, struct bk_secret *pin, struct bk_err *err);
     void *ctx;
     int stopped;
     int once;      /* must not be repeated: something may have been done */
@@ -92,8 +95,12 @@ BK_MUST_USE enum bk_code workers_look(struct p11 *p, struct bk_err *err);
 BK_MUST_USE enum bk_code worker_request(struct worker *w, struct request *r, struct bk_err *err);
 /* The result was read to its end: BK_OK, or the error for a worker that answers nonsense, which is ended. */
 BK_MUST_USE enum bk_code worker_result_end(struct worker *w, struct request *r, struct bk_err *err);
-/* 1 if a request that died may be made once more. */
-int worker_may_repeat(struct worker *w, const struct request *r);
+/* 1 if a request that failed may be made once more: its process is another one then, which took over the PINs that were
+ * accepted if the one before it was still alive. */
+int worker_renew(struct worker *w, const struct request *r);
+/* 1 if a request that ended with rc shall be made again, after what it names was looked up again: because it met
+ * another process than was meant, or once because of a failure, which *failures counts. */
+int worker_may_go_on(struct worker *w, const struct request *r, enum bk_code rc, unsigned *failures);
 
 /* Begins a request whose first word is the number of a token or a key. */
 void request_begin(struct request *r, enum wire_type type);

@@ -90,16 +90,15 @@ static enum bk_code
 key_request(struct remote_key *key, struct remote_key *second, struct request *r, struct bk_err *err)
 {
     enum bk_code rc = BK_E_INTERNAL;
+    unsigned failures = 0;
 
-    for (int tries = 0; tries < 3; tries++) {
+    for (int tries = 0; tries < 4; tries++) {
         r->life = key->life;
         request_set_number(r, 0, key->number);
         if (second != NULL)
             request_set_number(r, 1, second->number);
         rc = worker_request(key->token->worker, r, err);
-        if (rc == BK_OK || r->fate == REQUEST_ANSWERED)
-            return rc;
-        if (r->fate == REQUEST_DIED && (tries > 0 || rc != BK_E_TOKEN || !worker_may_repeat(key->token->worker, r)))
+        if (rc == BK_OK || !worker_may_go_on(key->token->worker, r, rc, &failures))
             return rc;
         if ((rc = find_again(key, err)) != BK_OK)
             return rc;

@@ -22,12 +22,14 @@
 
 /* How often a thread that waits looks at what the worker does. */
 #define TICK_MS 100
+/* How long an answer is waited for before this thread goes to sleep. */
+#define LINGER_US 400
 /* How long the worker may do nothing at all outside of the module's calls. */
 #define STILL_MS 60000
 /* How long a call may still take after a request to stop. */
 #define CANCEL_MS 3000
-/* How long logging out and finalizing may take, beside the limit of one call. */
-#define END_MS 2000
+/* How long logging out and finalizing may take: all work is done by then. */
+#define END_MS 10000
 /* How long a process whose socket has closed may take to be dead. */
 #define DEATH_MS 2000
 
@@ -246,7 +248,7 @@ process_end(struct process *p, int *status)
     }
     (void)close(p->control);
     p->control = -1;
-    reap(p, (int)p->options.timeout_s * 1000 + END_MS);
+    reap(p, bk_cancelled(p->options.cancel) ? CANCEL_MS : END_MS);
     *status = p->status;
     process_free(p);
 }
@@ -488,6 +490,7 @@ process_receive(struct process *p, struct connection *c, struct wire_in *in, str
     struct bk_err own = {0};
     enum bk_code rc;
 
+    wire_linger(c->fd, LINGER_US);
     for (;;) {
         rc = wire_receive(c->fd, in, &own);
         if (rc == BK_OK)

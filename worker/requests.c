@@ -209,6 +209,59 @@ match(struct serving *s, struct bk_secret *secret, struct bk_err *err)
     return rc;
 }
 
+/* --- from one worker to the next -----------------------------------------------------------------------------------
+ */
+
+static enum bk_code
+give_away(struct serving *s, struct p11_token *t, struct bk_err *err)
+{
+    char *uri = NULL;
+    enum bk_code rc = p11_uri_hint(&t->info, NULL, NULL, &uri, err);
+
+    if (rc != BK_OK)
+        return rc;
+    wire_begin(&s->event, WIRE_ACCEPTED);
+    wire_put_text(&s->event, uri);
+    free(uri);
+    return serving_ask(s, &t->pin, err);
+}
+
+static enum bk_code
+hand_over(struct serving *s, struct bk_secret *secret, struct bk_err *err)
+{
+    enum bk_code rc = wire_end(&s->in, err);
+
+    (void)secret;
+    for (struct p11_token *t = s->server->p11->tokens; rc == BK_OK && t != NULL; t = t->next)
+        if (t->pin.data != NULL && t->failed == BK_OK)
+            rc = give_away(s, t, err);
+    return rc;
+}
+
+static enum bk_code
+take_over(struct serving *s, struct bk_secret *secret, struct bk_err *err)
+{
+    struct p11_uri uri = {0};
+    struct p11_tokens tokens = {0};
+    struct bk_secret pin = {0};
+    int there = 0;
+    enum bk_code rc;
+
+    (void)secret;
+    bk_secret_move(&pin, &s->in.secret); /* of a URI it would be the pin-value */
+    rc = wire_get_uri(&s->in, &uri, &there, err);
+    if (rc == BK_OK)
+        rc = wire_end(&s->in, err);
+    if (rc == BK_OK && there)
+        rc = p11_tokens_match(s->server->p11, &uri, 0, &tokens, err);
+    /* of a token that is not there, or not to be told from another, the PIN is of no use */
+    if (rc == BK_OK && tokens.count == 1 && tokens.at[0]->pin.data == NULL)
+        bk_secret_move(&tokens.at[0]->pin, &pin);
+    bk_secret_wipe(&pin);
+    p11_uri_free(&uri);
+    return rc;
+}
+
 static enum bk_code
 is_open(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 {
@@ -369,7 +422,7 @@ generate(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 static int
 offer(struct serving *s)
 {
-    return serving_ask(s, NULL) != BK_OK || s->answer.type != WIRE_GO_ON;
+    return serving_ask(s, NULL, NULL) != BK_OK || s->answer.type != WIRE_GO_ON;
 }
 
 static int
@@ -591,6 +644,8 @@ serving_request(struct serving *s, struct bk_secret *secret, struct bk_err *err)
         [WIRE_SAME_LOGIN] = same_login,
         [WIRE_STORE_CERTIFICATE] = store_certificate,
         [WIRE_DESTROY] = destroy,
+        [WIRE_HAND_OVER] = hand_over,
+        [WIRE_TAKE_OVER] = take_over,
     };
     unsigned type = s->in.type;
 

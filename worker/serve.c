@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 #include "pkcs11/left_out.h"
+#include "pkcs11/rv.h"
 #include "pkcs11/token.h"
 #include "worker/serving.h"
 
+/* How long the next request is waited for before the thread goes to sleep. */
+#define LINGER_US 50
 /* How long a connection's last call may take once the program has gone. */
 #define PATIENCE_S 10
 /* Somebody walks to the token and types. */
@@ -23,6 +26,8 @@
  * thread serves one connection, so it is the thread's.
  */
 static _Thread_local struct serving *current;
+/* When the call under way began, for a trace. */
+static _Thread_local uint64_t started_ns;
 
 /* --- callbacks of pkcs11/ ------------------------------------------------------------------------------------------
  */
@@ -61,11 +66,10 @@ before_call(void *ctx, const char *call)
 {
     const struct server *server = ctx;
 
-    if (current != NULL) {
+    if (current != NULL)
         note_call(current->slot, call, limit_ms(server, call));
-        if (server->options->trace != NULL)
-            current->started_ns = now_ns();
-    }
+    if (server->options->trace != NULL)
+        started_ns = now_ns();
     return CKR_OK;
 }
 
@@ -73,12 +77,12 @@ static void
 after_call(void *ctx, const char *call, CK_RV rv)
 {
     const struct server *server = ctx;
+    char text[P11_RV_TEXT];
 
-    if (current == NULL)
-        return;
-    note_call(current->slot, "", 0);
+    if (current != NULL)
+        note_call(current->slot, "", 0);
     if (server->options->trace != NULL)
-        server->options->trace(call, rv, now_ns() - current->started_ns);
+        server->options->trace(call, p11_rv_name(rv, text), now_ns() - started_ns);
 }
 
 static void
@@ -108,11 +112,11 @@ say_left_out(void *ctx, const char *text)
 }
 
 enum bk_code
-serving_ask(struct serving *s, struct bk_err *err)
+serving_ask(struct serving *s, const struct bk_secret *secret, struct bk_err *err)
 {
     enum bk_code rc;
 
-    if ((rc = wire_send(s->fd, &s->event, NULL, err)) != BK_OK)
+    if ((rc = wire_send(s->fd, &s->event, secret, err)) != BK_OK)
         return rc;
     while ((rc = wire_receive(s->fd, &s->answer, err)) == BK_E_CANCELLED)
         ;
@@ -128,7 +132,7 @@ on_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, stru
     (void)ctx;
     wire_begin(&s->event, WIRE_PIN);
     wire_put_pin_request(&s->event, req);
-    if ((rc = serving_ask(s, err)) != BK_OK)
+    if ((rc = serving_ask(s, NULL, err)) != BK_OK)
         return rc;
     if (s->answer.type == WIRE_PIN_IS) {
         bk_secret_move(pin, &s->answer.secret);
@@ -148,13 +152,23 @@ on_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, stru
 /* --- one connection --------------------------------------------------------------------------------------------------
  */
 
+static uint32_t
+flags_of(const struct serving *s, enum bk_code rc, const struct bk_err *err)
+{
+    uint32_t flags = p11_login_failed(s->server->p11) ? WIRE_LOGIN_FAILED : 0;
+
+    if (rc == BK_E_TOKEN && (p11_rv_is_lost(err->token_rv) || p11_rv_is_vague(err->token_rv)))
+        flags |= WIRE_LOST;
+    return flags;
+}
+
 static void
 answer(struct serving *s, enum bk_code rc, const struct bk_secret *secret, const struct bk_err *err)
 {
     if (rc != BK_OK) {
         wire_begin(&s->out, WIRE_DONE);
         wire_put_error(&s->out, err);
-        wire_put_u32(&s->out, p11_login_failed(s->server->p11) != 0);
+        wire_put_u32(&s->out, flags_of(s, rc, err));
         secret = NULL;
     }
     /* a program that gets no answer must not wait for one */
@@ -195,11 +209,14 @@ serve_connection(void *arg)
 {
     struct serving *s = arg;
     struct server *server = s->server;
+    unsigned lingers = 0;
     enum bk_code rc;
 
     current = s;
     for (;;) {
+        wire_linger(s->fd, lingers);
         rc = wire_receive(s->fd, &s->in, NULL);
+        lingers = rc == BK_OK ? LINGER_US : 0;
         if (rc == BK_OK)
             serve_request(s);
         else if (rc != BK_E_CANCELLED)

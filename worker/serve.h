@@ -12,7 +12,7 @@ struct serve_options {
     struct watch *watch; /* shared with the program */
     unsigned timeout_s;  /* how long one call of the module may take; ten times that for making a key */
     /* NULL, or what hears of each call that has ended. */
-    void (*trace)(const char *call, unsigned long rv, uint64_t ns);
+    void (*trace)(const char *call, const char *result, uint64_t ns);
 };
 
 /*

@@ -25,7 +25,6 @@ struct serving {
     struct server *server;
     int fd;
     struct watch_slot *slot;
-    uint64_t started_ns; /* of the call under way, for a trace */
     struct wire_in in;   /* the request */
     struct wire_out out; /* its answer */
     struct wire_out event;
@@ -35,8 +34,8 @@ struct serving {
 /* Does the request s->in and adds its result to s->out, or to secret. *err is filled on failure. */
 BK_MUST_USE enum bk_code serving_request(struct serving *s, struct bk_secret *secret, struct bk_err *err);
 
-/* Sends s->event and waits for s->answer. */
-BK_MUST_USE enum bk_code serving_ask(struct serving *s, struct bk_err *err);
+/* Sends s->event, with secret unless that is NULL, and waits for s->answer. */
+BK_MUST_USE enum bk_code serving_ask(struct serving *s, const struct bk_secret *secret, struct bk_err *err);
 
 /* Closes what the program left open, logs out, and finalizes the module. */
 void server_end(struct server *server);

@@ -1,9 +1,11 @@
 #include "worker/wire.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 /* type u16, secret u16 (its length; 0: none follows) */
 #define HEADER 4
@@ -454,6 +456,25 @@ receive_secret(int fd, size_t len, struct bk_secret *secret, struct bk_err *err)
     if (rc == BK_E_CANCELLED)
         rc = bk_fail(err, BK_E_FORMAT, "a secret did not come");
     return rc;
+}
+
+static int64_t
+now_us(void)
+{
+    struct timespec now = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void
+wire_linger(int fd, unsigned us)
+{
+    int64_t until = now_us() + us;
+    uint8_t byte;
+
+    while (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN && now_us() < until)
+        (void)sched_yield();
 }
 
 enum bk_code

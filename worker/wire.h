@@ -41,6 +41,8 @@ enum wire_type {
     WIRE_SAME_LOGIN,        /* key, id -> yes */
     WIRE_STORE_CERTIFICATE, /* key, DER */
     WIRE_DESTROY,           /* key */
+    WIRE_HAND_OVER,         /* gives away each PIN that was accepted: WIRE_ACCEPTED */
+    WIRE_TAKE_OVER,         /* uri, secret: the PIN that a worker before this one had accepted */
     WIRE_REQUESTS,          /* how many there are, and one */
 
     /* Events of a request that is under way. */
@@ -49,12 +51,17 @@ enum wire_type {
     WIRE_ITEM,       /* an object of a list -> WIRE_GO_ON or WIRE_STOP */
     WIRE_PROBE_ITEM, /* a line of a probe -> the same */
     WIRE_PIN,        /* a request for a PIN -> WIRE_PIN_IS with the secret, or WIRE_PIN_FAILED with an error */
+    WIRE_ACCEPTED,   /* uri of a token, secret: its PIN -> WIRE_GO_ON */
     WIRE_GO_ON,
     WIRE_STOP,
     WIRE_PIN_IS,
     WIRE_PIN_FAILED,
     WIRE_DONE, /* code; then the result, or the error */
 };
+
+/* What an error says beside itself. */
+#define WIRE_LOGIN_FAILED 1u /* some token did not take its PIN: no other worker may try */
+#define WIRE_LOST         2u /* session, token or module may work again after a new start of the module */
 
 enum wire_match { WIRE_MATCH_ONCE, WIRE_MATCH_AGAIN, WIRE_MATCH_ALL };
 
@@ -121,5 +128,8 @@ BK_MUST_USE enum bk_code wire_send(int fd, struct wire_out *o, const struct bk_s
  * (SO_RCVTIMEO) is over or a signal came in and nothing has arrived, BK_E_FORMAT for what is no message.
  */
 BK_MUST_USE enum bk_code wire_receive(int fd, struct wire_in *in, struct bk_err *err);
+/* Returns when there is something to receive, or when us microseconds have gone by. To sleep and be woken can take longer
+ * than what a token does: on a virtual machine 25 us and more each time. Other threads get the processor meanwhile. */
+void wire_linger(int fd, unsigned us);
 
 #endif

@@ -109,6 +109,20 @@ answer_probe_item(const struct line *l, struct request *r, struct bk_err *err)
     return rc != BK_OK ? rc : reply(l, r->stopped ? WIRE_STOP : WIRE_GO_ON, NULL, NULL, err);
 }
 
+/* A PIN on its way to the next worker. */
+static enum bk_code
+answer_accepted(const struct line *l, struct request *r, struct bk_err *err)
+{
+    const char *uri = wire_get_some_text(&r->in);
+    enum bk_code rc = wire_end(&r->in, err);
+
+    if (rc == BK_OK && r->accepted == NULL)
+        rc = bk_fail(err, BK_E_FORMAT, "it sent a PIN that nobody asked for");
+    if (rc == BK_OK)
+        rc = r->accepted(r->ctx, uri, &r->in.secret, err);
+    return rc != BK_OK ? rc : reply(l, WIRE_GO_ON, NULL, NULL, err);
+}
+
 static enum bk_code
 hear_text(const struct line *l, struct wire_in *in, struct bk_err *err)
 {
@@ -136,6 +150,8 @@ hear(const struct line *l, struct request *r, int *done, struct bk_err *err)
         return answer_item(l, r, err);
     case WIRE_PROBE_ITEM:
         return answer_probe_item(l, r, err);
+    case WIRE_ACCEPTED:
+        return answer_accepted(l, r, err);
     case WIRE_DONE:
         *done = 1;
         return BK_OK;
@@ -164,9 +180,9 @@ talk(const struct line *l, struct request *r, struct bk_err *err)
     return rc;
 }
 
-/* The error that a result is; *login_failed: a token of this worker did not take its PIN. */
+/* The error that a result is, and its flags. */
 static enum bk_code
-result(struct process *process, struct request *r, int *login_failed, struct bk_err *err)
+result(struct process *process, struct request *r, uint32_t *flags, struct bk_err *err)
 {
     struct bk_err told = {0};
     struct bk_err why = {0};
@@ -177,7 +193,7 @@ result(struct process *process, struct request *r, int *login_failed, struct bk_
         return BK_OK;
     }
     wire_get_error(in, &told);
-    *login_failed = wire_get_flag(in);
+    *flags = wire_get_u32(in);
     if (wire_end(in, &why) != BK_OK)
         return process_distrust(process, &why, err);
     if (err != NULL)
@@ -186,7 +202,7 @@ result(struct process *process, struct request *r, int *login_failed, struct bk_
 }
 
 static enum bk_code
-exchange(struct p11 *p, struct process *process, struct request *r, int *login_failed, struct bk_err *err)
+exchange(struct p11 *p, struct process *process, struct request *r, uint32_t *flags, struct bk_err *err)
 {
     struct line l = {.p11 = p, .process = process};
     enum bk_code rc;
@@ -195,7 +211,7 @@ exchange(struct p11 *p, struct process *process, struct request *r, int *login_f
         return rc;
     rc = talk(&l, r, err);
     process_release(process, l.connection, rc == BK_OK);
-    return rc != BK_OK ? rc : result(process, r, login_failed, err);
+    return rc != BK_OK ? rc : result(process, r, flags, err);
 }
 
 /* --- its life ------------------------------------------------------------------------------------------------------
@@ -273,12 +289,12 @@ choose_module(struct worker *w, struct bk_err *err)
 {
     struct request r = {0};
     enum bk_code rc;
-    int login_failed = 0;
+    uint32_t flags = 0;
 
     wire_begin(&r.out, WIRE_ONLY);
     wire_put_text(&r.out, w->name);
     wire_put_text(&r.out, w->by_file ? w->file : NULL);
-    rc = exchange(w->owner, w->process, &r, &login_failed, err);
+    rc = exchange(w->owner, w->process, &r, &flags, err);
     request_free(&r);
     return rc;
 }
@@ -353,16 +369,18 @@ worker_start(struct worker *w, struct bk_err *err)
 }
 
 static void
-used(struct worker *w, struct request *r, enum bk_code rc, int login_failed, struct bk_err *why)
+used(struct worker *w, struct request *r, enum bk_code rc, uint32_t flags, struct bk_err *why)
 {
     pthread_mutex_lock(&w->lock);
-    w->login_failed |= login_failed;
+    w->login_failed |= (flags & WIRE_LOGIN_FAILED) != 0;
     if (rc != BK_OK && process_is_gone(w->process)) {
         r->fate = REQUEST_DIED;
         if (rc == BK_E_CANCELLED)
             (void)give_up(w, why);
         else
             note_death(w, why);
+    } else if (rc != BK_OK && (flags & WIRE_LOST) != 0) {
+        r->fate = REQUEST_LOST;
     } else if (!r->upkeep) {
         w->deaths = 0;
     }
@@ -382,11 +400,13 @@ enum bk_code
 worker_request(struct worker *w, struct request *r, struct bk_err *err)
 {
     struct bk_err own = {0};
-    int login_failed = 0;
+    uint32_t flags = 0;
     enum bk_code rc;
 
     r->fate = REQUEST_ANSWERED;
     pthread_mutex_lock(&w->lock);
+    while (w->renewing)
+        pthread_cond_wait(&w->unused, &w->lock);
     if (!is_meant(w, r)) {
         pthread_mutex_unlock(&w->lock);
         r->fate = REQUEST_STALE;
@@ -399,8 +419,8 @@ worker_request(struct worker *w, struct request *r, struct bk_err *err)
     }
     pthread_mutex_unlock(&w->lock);
     if (rc == BK_OK) {
-        rc = r->out.failed ? bk_fail_nomem(&own) : exchange(w->owner, w->process, r, &login_failed, &own);
-        used(w, r, rc, login_failed, &own);
+        rc = r->out.failed ? bk_fail_nomem(&own) : exchange(w->owner, w->process, r, &flags, &own);
+        used(w, r, rc, flags, &own);
     }
     if (rc != BK_OK && err != NULL)
         *err = own;
@@ -424,15 +444,113 @@ worker_result_end(struct worker *w, struct request *r, struct bk_err *err)
     return rc;
 }
 
+/* --- a new process in place of one that lives ----------------------------------------------------------------------
+ */
+
+struct kept_pin {
+    char uri[P11_URI_MAX + 1];
+    struct bk_secret pin;
+};
+
+struct kept_pins {
+    struct kept_pin *at;
+    size_t count;
+};
+
+static enum bk_code
+keep_pin(void *ctx, const char *uri, struct bk_secret *pin, struct bk_err *err)
+{
+    struct kept_pins *kept = ctx;
+    struct kept_pin *grown;
+
+    if (strlen(uri) > P11_URI_MAX || kept->count == P11_TOKENS_MAX)
+        return bk_fail(err, BK_E_FORMAT, "it sent more PINs than there are tokens");
+    if ((grown = reallocarray(kept->at, kept->count + 1, sizeof *grown)) == NULL)
+        return bk_fail_nomem(err);
+    kept->at = grown;
+    grown += kept->count++;
+    *grown = (struct kept_pin){0};
+    (void)snprintf(grown->uri, sizeof grown->uri, "%s", uri);
+    bk_secret_move(&grown->pin, pin);
+    return BK_OK;
+}
+
+/* What it does not hand over is asked for again. */
+static void
+take_pins(struct worker *w, struct kept_pins *kept)
+{
+    struct request r = {.accepted = keep_pin, .ctx = kept};
+    uint32_t flags = 0;
+
+    wire_begin(&r.out, WIRE_HAND_OVER);
+    if (!process_is_gone(w->process))
+        (void)!exchange(w->owner, w->process, &r, &flags, NULL);
+    request_free(&r);
+}
+
+static void
+give_pins(struct worker *w, struct kept_pins *kept)
+{
+    for (size_t i = 0; i < kept->count; i++) {
+        struct request r = {.secret = &kept->at[i].pin};
+        uint32_t flags = 0;
+
+        wire_begin(&r.out, WIRE_TAKE_OVER);
+        wire_put_text(&r.out, kept->at[i].uri);
+        wire_put_text(&r.out, NULL);
+        if (w->process != NULL && !process_is_gone(w->process))
+            (void)!exchange(w->owner, w->process, &r, &flags, NULL);
+        request_free(&r);
+        bk_secret_wipe(&kept->at[i].pin);
+    }
+    free(kept->at);
+}
+
+/* Under the lock of w, which nobody uses. */
+static void
+replace_process(struct worker *w)
+{
+    struct kept_pins kept = {0};
+
+    take_pins(w, &kept);
+    end_process(w->owner, w->where, w->process);
+    w->process = NULL;
+    w->deaths++;
+    if (have_module(w, NULL) != BK_OK) {
+        /* the next request meets the same, and says so */
+    }
+    give_pins(w, &kept);
+}
+
 int
-worker_may_repeat(struct worker *w, const struct request *r)
+worker_renew(struct worker *w, const struct request *r)
 {
     int may;
 
+    if (r->once || r->fate == REQUEST_ANSWERED)
+        return 0;
     pthread_mutex_lock(&w->lock);
-    may = !w->given_up && !r->once;
+    if (r->fate == REQUEST_LOST && r->life == w->life && !w->renewing) {
+        may = !w->given_up && !w->login_failed && w->deaths + 1 < WORKER_DEATHS_MAX;
+        w->renewing = may;
+        while (may && w->users > 0)
+            pthread_cond_wait(&w->unused, &w->lock);
+        if (may && w->process != NULL)
+            replace_process(w);
+        w->renewing = 0;
+        pthread_cond_broadcast(&w->unused);
+    }
+    may = !w->given_up && (r->fate != REQUEST_LOST || r->life != w->life);
     pthread_mutex_unlock(&w->lock);
     return may;
+}
+
+int
+worker_may_go_on(struct worker *w, const struct request *r, enum bk_code rc, unsigned *failures)
+{
+    if (r->fate == REQUEST_STALE)
+        return 1;
+    return rc == BK_E_TOKEN && (*failures)++ == 0 && worker_renew(w, r);
 }
 
 /* --- the configured modules ----------------------------------------------------------------------------------------
@@ -470,7 +588,7 @@ workers_look(struct p11 *p, struct bk_err *err)
     struct request r = {0};
     struct process *process = NULL;
     struct worker *first = NULL;
-    int login_failed = 0;
+    uint32_t flags = 0;
     enum bk_code rc;
 
     if (p->looked)
@@ -478,7 +596,7 @@ workers_look(struct p11 *p, struct bk_err *err)
     if ((rc = start_process(p, &process, err)) != BK_OK)
         return rc;
     wire_begin(&r.out, WIRE_MODULES);
-    rc = exchange(p, process, &r, &login_failed, err);
+    rc = exchange(p, process, &r, &flags, err);
     if (rc == BK_E_TOKEN)
         bk_err_prefix(err, "loading the modules that p11-kit has configured");
     if (rc == BK_OK)
