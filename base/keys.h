@@ -71,6 +71,7 @@ struct bk_public {
     size_t bits;           /* modulus bits of an RSA key, else 256 or 384 */
     enum bk_scheme scheme; /* how to wrap to it; NONE for a key that only signs */
     struct bk_key_id id;
+    int sealed;    /* 1: a secret KEK that was seen to give a host nothing of what it opens; only for blind rotation */
     uint8_t *spki; /* SubjectPublicKeyInfo, DER; NULL for a secret key */
     size_t spki_len;
     char *uri; /* RFC 7512 URI of token, serial, object, for the hints of a record; NULL if on no token */
@@ -114,6 +115,7 @@ struct bk_key_ops {
      * Blind: in is opened by key into a sensitive session object that never leaves the token, wrapped under to, opened
      * again by to, and seen to be the same CEK, before *out is filled. BK_E_UNSUPPORTED when this pair of keys cannot
      * do that (not one token, not both AES, no wrap permission, a token that would not make the object sensitive).
+     * Fills enforces of both keys.
      */
     enum bk_code (*rewrap)(struct bk_key *key, const struct bk_wrapped *in, struct bk_key *to, struct bk_wrapped *out,
                            struct bk_err *err);
@@ -127,6 +129,7 @@ struct bk_key_ops {
 struct bk_key {
     const struct bk_key_ops *ops;
     struct bk_public pub; /* owned by the key */
+    int enforces;         /* 1: a rewrap saw the token keep what this key opens from the very login that used it */
 };
 
 BK_MUST_USE enum bk_code bk_key_wrap(struct bk_key *key, const struct bk_secret *cek, struct bk_wrapped *out,

@@ -25,7 +25,7 @@ _bk_options() {
             'sidecar -' 'dry-run -'
         ;;
     bk-key)
-        printf '%s\n' 'type rsa3072,rsa4096,p256,p384,aes256' 'use kek,sign' 'owner text' 'days text' 'output file' \
+        printf '%s\n' 'type rsa3072,rsa4096,p256,p384,aes256' 'use kek,sign,rotate' 'owner text' 'days text' 'output file' \
             'force -' 'on-token -'
         ;;
     esac

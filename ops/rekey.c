@@ -232,7 +232,7 @@ replace_blind(struct rekeying *r, const struct ops_recipient *to, int *done, str
     if (at >= 0 && memcmp(r->next.recipients[at].wrapped.data, wrapped.data, BK_AESKW_LEN) != 0)
         return bk_fail(err, BK_E_VERIFY, "the wrapped key that %s holds is not this archive's", "the new recipient");
     *done = 1;
-    r->blindness = BK_BLIND_HOST_BLIND;
+    r->blindness = r->from->enforces && to->key->enforces ? BK_BLIND_TOKEN_ENFORCED : BK_BLIND_HOST_BLIND;
     add_proven(r, &to->pub.id);
     return put_in_its_place(r, &wrapped, err);
 }
@@ -275,6 +275,25 @@ replace(struct rekeying *r, const struct ops_recipient *to, struct bk_err *err)
             "again where the new key's token is, with its URI as --to",
             store_source_name(r->src), bk_key_id_text(&to->pub.id, id));
     return BK_OK;
+}
+
+/* Before --to, for a key that gives nothing to a host: what is there beside the two must be able to. */
+static enum bk_code
+check_restorable(const struct rekeying *r, const struct ops_recipient *to, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    for (size_t i = 0; i < r->next.recipient_count; i++) {
+        const struct bk_key_id *id = &r->next.recipients[i].wrapped.id;
+
+        if (!bk_key_id_equal(id, &r->from_id) && !bk_key_id_equal(id, &to->pub.id))
+            return BK_OK;
+    }
+    rc = bk_fail(
+        err, BK_E_POLICY,
+        "nobody could restore this any more: what the new key, one for rotation alone, opens stays in its token");
+    bk_err_hint(err, "first grant another key the reading of it: bk-rekey --add");
+    return rc;
 }
 
 static enum bk_code
@@ -348,6 +367,8 @@ plan(struct rekeying *r, struct bk_err *err)
     if ((rc = bk_envelope_parse(slot->envelope, slot->envelope_len, &r->next, err)) != BK_OK)
         return rc;
     if ((rc = add_all(r, err)) != BK_OK)
+        return rc;
+    if (to != NULL && to->pub.sealed && (rc = check_restorable(r, to, err)) != BK_OK)
         return rc;
     if (to != NULL && (rc = replace(r, to, err)) != BK_OK)
         return rc;

@@ -1,18 +1,36 @@
 #include "ops/rekey_prove.h"
 
+#include <string.h>
+
 static enum bk_code
 prove_with(struct bk_key *key, const struct bk_wrapped *wrapped, const struct bk_secret *cek, struct bk_err *err)
 {
     struct bk_secret opened = {0};
-    char id[BK_KEY_ID_TEXT];
     enum bk_code rc = bk_key_unwrap(key, wrapped, &opened, err);
 
     if (rc == BK_OK && !bk_secret_equal(&opened, cek))
         rc = bk_fail(err, BK_E_VERIFY, "it opens to another data key");
-    if (rc != BK_OK)
-        bk_err_prefix(err, "the new recipient %s does not open the archive", bk_key_id_text(&wrapped->id, id));
     bk_secret_wipe(&opened);
     return rc;
+}
+
+/* What a sealed key opens nobody sees. But RFC 3394 is deterministic: the data key must wrap to these bytes, and these
+ * bytes must open in the token to what wraps to them. */
+static enum bk_code
+prove_sealed(struct bk_key *key, const struct bk_wrapped *wrapped, const struct bk_secret *cek, struct bk_err *err)
+{
+    struct bk_wrapped again = {0};
+    struct bk_wrapped through = {0};
+    enum bk_code rc;
+
+    if ((rc = bk_key_wrap(key, cek, &again, err)) != BK_OK)
+        return rc;
+    if ((rc = bk_key_rewrap(key, wrapped, key, &through, err)) != BK_OK)
+        return rc;
+    if (again.len != wrapped->len || memcmp(again.data, wrapped->data, again.len) != 0 || through.len != wrapped->len ||
+        memcmp(through.data, wrapped->data, through.len) != 0)
+        return bk_fail(err, BK_E_VERIFY, "it opens to another data key");
+    return BK_OK;
 }
 
 static struct bk_key *
@@ -30,6 +48,7 @@ ops_prove(const struct ops_prover *prover, const struct ops_recipient *recipient
 {
     struct bk_key *key = among_opened(prover, recipient);
     struct bk_key *found = NULL;
+    char id[BK_KEY_ID_TEXT];
     size_t which;
     enum bk_code rc;
 
@@ -44,7 +63,9 @@ ops_prove(const struct ops_prover *prover, const struct ops_recipient *recipient
             return rc;
         key = found;
     }
-    rc = prove_with(key, wrapped, cek, err);
+    rc = recipient->pub.sealed ? prove_sealed(key, wrapped, cek, err) : prove_with(key, wrapped, cek, err);
+    if (rc != BK_OK)
+        bk_err_prefix(err, "the new recipient %s does not open the archive", bk_key_id_text(&wrapped->id, id));
     bk_key_close(found);
     *proven = rc == BK_OK;
     return rc;

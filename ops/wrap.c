@@ -489,6 +489,21 @@ open_outputs(struct wrapping *w, struct bk_err *err)
     return rc;
 }
 
+/* A KEK for blind rotation alone restores nothing. */
+static enum bk_code
+check_restorable(const struct ops_wrap *req, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    for (size_t i = 0; i < req->recipients->count; i++)
+        if (!req->recipients->items[i].pub.sealed)
+            return BK_OK;
+    rc = bk_fail(err, BK_E_POLICY,
+                 "no recipient could restore this: what keys for rotation alone open stays in their token");
+    bk_err_hint(err, "name a key to restore with as another recipient (-r), on another token");
+    return rc;
+}
+
 static void
 warn_before(const struct ops_wrap *req)
 {
@@ -574,6 +589,8 @@ ops_wrap_run(const struct ops_wrap *req, struct ops_wrap_result *out, struct bk_
     enum bk_code rc;
 
     w.preamble.segment_size = req->segment_size == 0 ? BK_SEGMENT_SIZE_DEFAULT : req->segment_size;
+    if ((rc = check_restorable(req, err)) != BK_OK)
+        return rc;
     warn_before(req);
     fill_manifest(&w);
     if ((rc = make_keys(&w, err)) != BK_OK)

@@ -6,6 +6,7 @@
 #include "pkcs11/find.h"
 #include "pkcs11/generate.h"
 #include "pkcs11/rv.h"
+#include "pkcs11/seal.h"
 
 #define ID_LEN 16
 
@@ -19,6 +20,7 @@ struct values {
     CK_BYTE exponent[3];
     uint8_t id[ID_LEN];
     CK_ATTRIBUTE label;
+    struct p11_seal seal; /* of what a sealed key opens */
 };
 
 struct template
@@ -100,10 +102,27 @@ fill_private(struct template *t, struct values *v, const struct p11_generate *wh
     add_use(t, v, CKA_SIGN, what->signing, demand);
 }
 
+/* The security officer, who alone makes trusted keys, sees no private ones. */
 static void
-fill_secret(struct template *t, struct values *v, enum demand demand)
+fill_sealed(struct template *t, struct values *v)
 {
-    fill_guarded(t, v, demand);
+    p11_seal_fill(&v->seal);
+    add(t, CKA_PRIVATE, &v->no, sizeof v->no);
+    add(t, CKA_SENSITIVE, &v->yes, sizeof v->yes);
+    add(t, CKA_EXTRACTABLE, &v->no, sizeof v->no);
+    add(t, CKA_TRUSTED, &v->yes, sizeof v->yes);
+    add(t, CKA_UNWRAP_TEMPLATE, v->seal.at, v->seal.count * sizeof v->seal.at[0]);
+}
+
+static void
+fill_secret(struct template *t, struct values *v, const struct p11_generate *what, enum demand demand)
+{
+    if (what->sealed) {
+        fill_common(t, v, ALL);
+        fill_sealed(t, v);
+    } else {
+        fill_guarded(t, v, demand);
+    }
     add(t, CKA_CLASS, &v->secret_class, sizeof v->secret_class);
     add(t, CKA_KEY_TYPE, &v->aes, sizeof v->aes);
     add(t, CKA_VALUE_LEN, &v->value_len, sizeof v->value_len);
@@ -128,7 +147,7 @@ generate_call(struct p11_session *s, struct values *v, const struct p11_generate
 
     if (what->kind == P11_AES256) {
         mechanism.mechanism = CKM_AES_KEY_GEN;
-        fill_secret(&private, v, demand);
+        fill_secret(&private, v, what, demand);
         return P11_CALL(&s->port, C_GenerateKey, s->handle, &mechanism, private.at, private.count, &object);
     }
     fill_public(&public, v, what, demand);
@@ -178,7 +197,7 @@ generate_any(struct p11_session *s, struct values *v, const struct p11_generate 
     /* random, since a token may replace a key whose id another one repeats */
     if (RAND_bytes(v->id, sizeof v->id) != 1)
         return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
-    for (enum demand demand = ALL; rc != BK_OK && demand < DEMANDS; demand++) {
+    for (enum demand demand = ALL; rc != BK_OK && demand < (what->sealed ? ALL + 1 : DEMANDS); demand++) {
         CK_RV rv = generate_call(s, v, what, demand);
 
         rc = rv == CKR_OK ? BK_OK : p11_call_fail_own(&s->port, err, "making the key");
@@ -222,8 +241,10 @@ undo(struct p11_token *t, const struct values *v)
     CK_ATTRIBUTE id = {CKA_ID, (void *)(uintptr_t)v->id, sizeof v->id};
     struct p11_session s = {0};
     struct bk_err why = {0};
-    enum bk_code rc = p11_session_open(&s, t, &why);
+    enum bk_code rc = p11_token_login(t, NULL, &why);
 
+    if (rc == BK_OK)
+        rc = p11_session_open(&s, t, &why);
     if (rc == BK_OK)
         rc = destroy_all(&s, &v->label, &id, &why);
     p11_session_close(&s);
@@ -240,7 +261,7 @@ warn_guarded(struct p11_key *key)
 
     if (p11_object_bool(s, key->handle, CKA_MODIFIABLE) == 1)
         bk_warn(log, "%s: attributes of the new key can be changed (CKA_MODIFIABLE is true)", s->port.where);
-    if (p11_object_bool(s, key->handle, CKA_PRIVATE) == 0)
+    if (key->traits.is_private == 0 && key->traits.trusted != 1)
         bk_warn(log, "%s: the new key can be used without a login (CKA_PRIVATE is false)", s->port.where);
     if (key->traits.class == CKO_SECRET_KEY && key->traits.can_decrypt == 1)
         bk_warn(log,
@@ -315,8 +336,14 @@ p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11
         goto done;
     if ((rc = adopt(&s, &v, what, &key, err)) == BK_OK)
         rc = check_guarded(key, what, err);
+    /* what the token keeps from its users it may well grant to its security officer */
+    if (rc == BK_OK && what->sealed)
+        rc = p11_token_logout(t, err);
     if (rc == BK_OK && !what->passing)
         rc = p11_key_prove(key, what->signing, err);
+    if (rc == BK_OK && what->sealed && !key->base.pub.sealed)
+        rc = bk_fail(err, BK_E_UNSUPPORTED, "%s: the token does not enforce that what the key opens stays in it",
+                     t->where);
     if (rc == BK_OK) {
         *out = key;
         key = NULL;
@@ -335,7 +362,7 @@ p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct 
                    struct bk_err *err)
 {
     struct p11_key *key = NULL;
-    enum bk_code rc = p11_token_login(t, uri, err);
+    enum bk_code rc = what->sealed ? p11_token_login_officer(t, uri, err) : p11_token_login(t, uri, err);
 
     if (rc == BK_OK)
         rc = p11_generate_on(t, p11_uri_attribute(uri, CKA_LABEL), what, &key, err);

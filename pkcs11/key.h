@@ -11,6 +11,7 @@ struct p11_key {
     struct p11_session session; /* the key's own; closed after every error, opened again before the next use */
     CK_OBJECT_HANDLE handle;
     struct p11_traits traits;
+    int seal_checked; /* base.enforces holds */
 };
 
 /* NULL if bk_key is not of this folder. */
@@ -68,7 +69,14 @@ BK_MUST_USE enum bk_code p11_unwrap_explain(struct p11_key *key, const struct bk
 BK_MUST_USE enum bk_code p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism,
                                            const uint8_t *data, size_t len, int sensitive, CK_OBJECT_HANDLE *out,
                                            struct bk_err *err);
-/* C_WrapKey of a session object under a key; exactly 40 bytes come back (RFC 3394 of 32). */
+/* The same into an object of *s that is sealed as seal.h says. */
+BK_MUST_USE enum bk_code p11_open_sealed(struct p11_session *s, const struct p11_key *key,
+                                         const uint8_t wrapped[BK_AESKW_LEN], CK_OBJECT_HANDLE *out,
+                                         struct bk_err *err);
+/* C_WrapKey in a session; exactly 40 bytes come back (RFC 3394 of 32). */
+BK_MUST_USE enum bk_code p11_wrap_in(struct p11_session *s, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
+                                     uint8_t out[BK_AESKW_LEN], struct bk_err *err);
+/* The same in the session of the key. */
 BK_MUST_USE enum bk_code p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
                                          uint8_t out[BK_AESKW_LEN], struct bk_err *err);
 /* Destroys a session object; if the token will not, closes the session, which does. */

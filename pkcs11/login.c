@@ -12,6 +12,18 @@ failed_before(const struct p11_token *t, struct bk_err *err)
                    t->failed == BK_E_PIN ? "the PIN was refused" : "logging in failed");
 }
 
+/* What a token says of the PIN that is wanted, for the user's and the officer's. */
+enum pin_state { COUNT_LOW, FINAL_TRY, LOCKED };
+
+static int
+pin_is(const struct p11_token *t, CK_FLAGS flags, enum pin_state state)
+{
+    static const CK_FLAGS of_user[] = {CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED};
+    static const CK_FLAGS of_officer[] = {CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED};
+
+    return (flags & (t->officer ? of_officer : of_user)[state]) != 0;
+}
+
 static enum bk_code
 ask(struct p11_token *t, const struct p11_uri *uri, CK_FLAGS flags, struct bk_err *err)
 {
@@ -20,8 +32,9 @@ ask(struct p11_token *t, const struct p11_uri *uri, CK_FLAGS flags, struct bk_er
         .token_label = t->label,
         .token_serial = t->serial,
         .pin_source = uri == NULL ? NULL : uri->pin_source,
-        .count_low = (flags & CKF_USER_PIN_COUNT_LOW) != 0,
-        .final_try = (flags & CKF_USER_PIN_FINAL_TRY) != 0,
+        .count_low = pin_is(t, flags, COUNT_LOW),
+        .final_try = pin_is(t, flags, FINAL_TRY),
+        .security_officer = t->officer,
     };
     enum bk_code rc;
 
@@ -47,7 +60,7 @@ get_pin(struct p11_token *t, const struct p11_uri *uri, CK_FLAGS flags, struct b
         return BK_OK;
     if (uri == NULL || uri->pin_value.data == NULL)
         return ask(t, uri, flags, err);
-    if ((flags & CKF_USER_PIN_FINAL_TRY) != 0) {
+    if (pin_is(t, flags, FINAL_TRY)) {
         rc = bk_fail(err, BK_E_PIN, "%s: one more wrong PIN locks the token, so the PIN in the URI was not tried",
                      t->where);
         bk_err_hint(err, "leave pin-value out of the URI and type the PIN at a terminal");
@@ -127,6 +140,8 @@ session_alive(struct p11_token *t, struct p11_port *port)
         t->logged_in = 0;
         return 0;
     }
+    if (t->officer)
+        return info.state == CKS_RW_SO_FUNCTIONS;
     return info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS;
 }
 
@@ -162,7 +177,7 @@ prepare_pin(struct p11_token *t, struct p11_port *port, const struct p11_uri *ur
 
     if ((rc = read_state(t, port, &info, err)) != BK_OK)
         return rc;
-    if ((info.flags & CKF_USER_PIN_LOCKED) != 0)
+    if (pin_is(t, info.flags, LOCKED))
         return bk_fail(err, BK_E_PIN, "%s: the token says that its PIN is locked, so none was tried", t->where);
     if ((info.flags & CKF_PROTECTED_AUTHENTICATION_PATH) == 0)
         return get_pin(t, uri, info.flags, err);
@@ -180,7 +195,7 @@ login_fresh(struct p11_token *t, struct p11_port *port, const struct p11_uri *ur
         return failed_before(t, err);
     if ((rc = prepare_pin(t, port, uri, err)) != BK_OK)
         return rc;
-    return login_call(t, port, t->session, CKU_USER, err);
+    return login_call(t, port, t->session, t->officer ? CKU_SO : CKU_USER, err);
 }
 
 int
@@ -225,6 +240,34 @@ p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *e
 
     pthread_mutex_lock(&t->owner->lock);
     rc = login_locked(t, &port, uri, err);
+    pthread_mutex_unlock(&t->owner->lock);
+    return rc;
+}
+
+enum bk_code
+p11_token_login_officer(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err)
+{
+    int taken;
+
+    pthread_mutex_lock(&t->owner->lock);
+    taken = t->logged_in && !t->officer;
+    t->officer |= !taken;
+    pthread_mutex_unlock(&t->owner->lock);
+    if (taken)
+        return bk_fail(err, BK_E_INTERNAL, "%s: a user is logged in, so that the security officer cannot be", t->where);
+    return p11_token_login(t, uri, err);
+}
+
+enum bk_code
+p11_token_logout(struct p11_token *t, struct bk_err *err)
+{
+    struct p11_port port = {.list = t->module->port.list, .hook = &t->owner->hook, .where = t->where};
+    enum bk_code rc = BK_OK;
+
+    pthread_mutex_lock(&t->owner->lock);
+    if (t->logged_in && P11_CALL(&port, C_Logout, t->session) != CKR_OK)
+        rc = p11_call_fail_as(&port, BK_E_TOKEN, err, "logging out");
+    t->logged_in = 0;
     pthread_mutex_unlock(&t->owner->lock);
     return rc;
 }

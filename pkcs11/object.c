@@ -238,6 +238,8 @@ p11_traits_read(struct p11_session *s, CK_OBJECT_HANDLE object, CK_OBJECT_CLASS 
         t.can_derive = p11_object_bool(s, object, CKA_DERIVE);
         t.can_sign = p11_object_bool(s, object, CKA_SIGN);
         t.always_authenticate = p11_object_bool(s, object, CKA_ALWAYS_AUTHENTICATE);
+        t.is_private = p11_object_bool(s, object, CKA_PRIVATE);
+        t.trusted = class == CKO_SECRET_KEY ? p11_object_bool(s, object, CKA_TRUSTED) : -1;
     }
     *out = t;
     return p11_object_check(s, err);

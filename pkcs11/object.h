@@ -58,6 +58,8 @@ struct p11_traits {
     size_t label_len;
     int can_encrypt, can_decrypt, can_wrap, can_unwrap, can_derive, can_sign;
     int always_authenticate;
+    int is_private; /* seen only after a login */
+    int trusted;    /* by the security officer, CKA_TRUSTED */
 };
 
 BK_MUST_USE enum bk_code p11_traits_read(struct p11_session *s, CK_OBJECT_HANDLE object, CK_OBJECT_CLASS class,

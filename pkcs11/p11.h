@@ -21,7 +21,7 @@ struct p11_pin_request {
     const char *pin_source; /* the URI's pin-source, or NULL */
     int count_low;          /* the token says that a wrong PIN was given lately */
     int final_try;          /* the next wrong PIN locks it */
-    int security_officer;   /* never in this version */
+    int security_officer;   /* the PIN of the token's security officer is wanted, not the user's */
 };
 
 /*
@@ -107,6 +107,7 @@ enum p11_key_kind { P11_RSA3072, P11_RSA4096, P11_P256, P11_P384, P11_AES256 };
 struct p11_generate {
     enum p11_key_kind kind;
     int signing;       /* 1: for signing; 0: a KEK */
+    int sealed;        /* 1: an AES KEK for blind rotation, made by the security officer (pkcs11/seal.h) */
     int passing;       /* 1: a key that the token forgets with its session, for a trial; not proven */
     const char *owner; /* NULL or text; recorded by the caller */
 };
@@ -115,7 +116,9 @@ struct p11_generate {
  * Makes a key on the one token that the URI names, object= being its label (required, and not there yet): TOKEN,
  * PRIVATE, SENSITIVE, not EXTRACTABLE, not MODIFIABLE where the token allows, random 16-byte CKA_ID; read back, and its
  * one purpose proven (a wrap opened again, a signature checked). A key that fails its proof is destroyed. An RSA KEK
- * that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned.
+ * that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned. A sealed KEK is not PRIVATE, since the
+ * security officer, whose PIN is asked for, sees no private objects; it is TRUSTED, what it opens never leaves the
+ * token but under keys that are, and BK_E_UNSUPPORTED if the token was not seen to enforce that.
  */
 BK_MUST_USE enum bk_code p11_key_generate(struct p11 *p, const char *uri, const struct p11_generate *what,
                                           struct bk_key **out, struct bk_err *err);

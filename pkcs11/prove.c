@@ -4,7 +4,7 @@
 #include <openssl/rand.h>
 
 #include "base/keywrap.h"
-#include "pkcs11/key.h"
+#include "pkcs11/seal.h"
 
 static enum bk_code
 wrap_fresh(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *cek, struct bk_wrapped *out,
@@ -59,8 +59,11 @@ int
 p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme)
 {
     int wrapped = 0;
+    int enforces = 0;
 
     if (try_scheme(key, scheme, &wrapped, NULL) == BK_OK)
+        return 1;
+    if (key->traits.trusted == 1 && p11_seal_check(key, &enforces, NULL) == BK_OK && enforces)
         return 1;
     return wrapped ? 0 : -1;
 }
@@ -114,6 +117,24 @@ prove_signing(struct p11_key *key, struct bk_err *err)
     return p11_sign(&key->base, digest, bk_sig_alg_for(key->base.pub.type), sig, &len, err);
 }
 
+/* A trusted KEK may be sealed: then it opens nothing for us, and the token itself must show that it opens anything. */
+static enum bk_code
+prove_sealed(struct p11_key *key, struct bk_err *err)
+{
+    int wrapped = 0;
+    int enforces = 0;
+    enum bk_code rc = p11_seal_check(key, &enforces, err);
+
+    if (rc != BK_OK)
+        return rc;
+    if (!enforces)
+        return try_scheme(key, key->base.pub.scheme, &wrapped, err);
+    key->base.enforces = 1;
+    key->base.pub.sealed = 1;
+    key->seal_checked = 1;
+    return BK_OK;
+}
+
 enum bk_code
 p11_key_prove(struct p11_key *key, int signing, struct bk_err *err)
 {
@@ -124,6 +145,8 @@ p11_key_prove(struct p11_key *key, int signing, struct bk_err *err)
         return prove_rsa(key, err);
     if (signing)
         rc = prove_signing(key, err);
+    else if (key->traits.trusted == 1)
+        rc = prove_sealed(key, err);
     else
         rc = try_scheme(key, key->base.pub.scheme, &wrapped, err);
     if (rc != BK_OK)

@@ -3,7 +3,7 @@
 
 #include <openssl/crypto.h>
 
-#include "pkcs11/key.h"
+#include "pkcs11/seal.h"
 
 struct rewrap_args {
     const struct bk_wrapped *in;
@@ -12,13 +12,20 @@ struct rewrap_args {
     int opened; /* the old KEK opened it, so a failure after that is not the fault of what came in */
 };
 
+/* Sealed if the token can, since that is what a sealed KEK insists on and what keeps most; else sensitive. */
 static enum bk_code
-open_blind(struct p11_key *key, CK_OBJECT_HANDLE under, const uint8_t wrapped[BK_AESKW_LEN], CK_OBJECT_HANDLE *out,
+open_blind(struct p11_key *key, const struct p11_key *under, const uint8_t wrapped[BK_AESKW_LEN], CK_OBJECT_HANDLE *out,
            struct bk_err *err)
 {
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
 
-    return p11_unwrap_object(key, under, &mechanism, wrapped, BK_AESKW_LEN, 1, out, err);
+    if (under->traits.trusted == 1) {
+        enum bk_code rc = p11_open_sealed(&key->session, under, wrapped, out, err);
+
+        if (rc != BK_E_UNSUPPORTED)
+            return rc;
+    }
+    return p11_unwrap_object(key, under->handle, &mechanism, wrapped, BK_AESKW_LEN, 1, out, err);
 }
 
 /* Read back, and tried: some tokens ignore SENSITIVE in the template. */
@@ -61,7 +68,7 @@ step(struct p11_key *key, void *args, struct bk_err *err)
 
     if ((rc = p11_key_ready(a->to, err)) != BK_OK)
         return rc;
-    if ((rc = open_blind(key, key->handle, a->in->data, &first, err)) != BK_OK)
+    if ((rc = open_blind(key, key, a->in->data, &first, err)) != BK_OK)
         goto done;
     have_first = 1;
     a->opened = 1;
@@ -69,7 +76,7 @@ step(struct p11_key *key, void *args, struct bk_err *err)
         goto done;
     if ((rc = p11_wrap_object(key, a->to->handle, first, a->out, err)) != BK_OK)
         goto done;
-    if ((rc = open_blind(key, a->to->handle, a->out, &second, err)) != BK_OK)
+    if ((rc = open_blind(key, a->to, a->out, &second, err)) != BK_OK)
         goto done;
     if (second == first) {
         /* then it would not be what the new KEK opens, and the comparison below would prove nothing */
@@ -113,6 +120,19 @@ check_pair(const struct p11_key *key, const struct p11_key *to, const struct bk_
     return BK_OK;
 }
 
+/* Once for each key: its attributes do not change while it is used. */
+static enum bk_code
+check_enforced(struct p11_key *key, struct p11_key *to, struct bk_err *err)
+{
+    struct p11_key *both[] = {key, to};
+    enum bk_code rc = BK_OK;
+
+    for (size_t i = 0; rc == BK_OK && i < 2; i++)
+        if (!both[i]->seal_checked && (rc = p11_seal_check(both[i], &both[i]->base.enforces, err)) == BK_OK)
+            both[i]->seal_checked = 1;
+    return rc;
+}
+
 enum bk_code
 p11_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *to, struct bk_wrapped *out,
            struct bk_err *err)
@@ -128,6 +148,8 @@ p11_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *to, 
     rc = p11_key_run(key, step, &args, &own);
     if (rc != BK_OK && !args.opened)
         rc = p11_unwrap_explain(key, in, rc, &own);
+    if (rc == BK_OK)
+        rc = check_enforced(key, args.to, &own);
     if (rc == BK_OK) {
         memcpy(made.data, args.out, BK_AESKW_LEN);
         *out = made;

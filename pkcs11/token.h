@@ -19,6 +19,7 @@ struct p11_token {
     CK_SESSION_HANDLE session;
     int session_lent; /* somebody works with it: a device may have no more than a few for all its users */
     int logged_in;
+    int officer;          /* who logs in is the security officer */
     int pin_asked;        /* the callback is asked once in a run, whatever came of it */
     enum bk_code failed;  /* how a login failed in this run, BK_OK if none did: a login is never tried again */
     struct bk_secret pin; /* kept while the run lasts: for a session that dies under a long stream, and for keys that
@@ -34,6 +35,10 @@ int p11_login_failed(struct p11 *p);
  * there is no PIN or it was refused, now or earlier in the run.
  */
 BK_MUST_USE enum bk_code p11_token_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
+/* The same as the security officer, on a token that nobody has logged in to in this run. */
+BK_MUST_USE enum bk_code p11_token_login_officer(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
+/* Logs out; the next login is with the same PIN. */
+BK_MUST_USE enum bk_code p11_token_logout(struct p11_token *t, struct bk_err *err);
 /* 1 if the token that was found is still in its slot: another one must not get its PIN. */
 int p11_token_is_same(const struct p11_token *t, const CK_TOKEN_INFO *now);
 /* For keys with CKA_ALWAYS_AUTHENTICATE: between Init and the operation, on the session that port belongs to. */

@@ -6,6 +6,7 @@
 #include "base/keywrap.h"
 #include "pkcs11/key.h"
 #include "pkcs11/rv.h"
+#include "pkcs11/seal.h"
 
 /* What a token that overshoots may write without harm: no result is this long. */
 #define ROOM BK_WRAPPED_MAX
@@ -37,6 +38,30 @@ template_fill(struct secret_template *t, CK_KEY_TYPE type, CK_ULONG value_len, i
     t->at[t->count++] = (CK_ATTRIBUTE){CKA_EXTRACTABLE, &t->yes, sizeof t->yes};
     if (value_len > 0)
         t->at[t->count++] = (CK_ATTRIBUTE){CKA_VALUE_LEN, &t->value_len, sizeof t->value_len};
+}
+
+enum bk_code
+p11_open_sealed(struct p11_session *s, const struct p11_key *key, const uint8_t wrapped[BK_AESKW_LEN],
+                CK_OBJECT_HANDLE *out, struct bk_err *err)
+{
+    CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    struct p11_seal seal;
+    CK_ATTRIBUTE at[P11_SEAL_ATTRIBUTES + 2];
+    CK_ULONG count = 0;
+
+    p11_seal_fill(&seal);
+    at[count++] = (CK_ATTRIBUTE){CKA_CLASS, &class, sizeof class};
+    memcpy(at + count, seal.at, seal.count * sizeof seal.at[0]);
+    count += seal.count;
+    if (key->traits.is_private == 0)
+        at[count++] = (CK_ATTRIBUTE){CKA_PRIVATE, &seal.no, sizeof seal.no};
+    if (P11_CALL(&s->port, C_UnwrapKey, s->handle, &mechanism, key->handle, (CK_BYTE *)(uintptr_t)wrapped, BK_AESKW_LEN,
+                 at, count, out) == CKR_OK)
+        return BK_OK;
+    if (p11_rv_is_parameter(s->port.rv))
+        return bk_fail(err, BK_E_UNSUPPORTED, "%s: the token opens no key as a sealed one", s->port.where);
+    return p11_call_fail(&s->port, err, "opening a wrapped key");
 }
 
 static const struct variant {
@@ -301,6 +326,18 @@ p11_unwrap_explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_cod
     return rc;
 }
 
+static enum bk_code
+fail_sealed(const struct p11_key *key, struct bk_err *err)
+{
+    unsigned long token_rv = err->token_rv;
+    enum bk_code rc = bk_fail(err, BK_E_UNSUPPORTED, "%s: what the key %s opens stays in the token", key->token->where,
+                              key->base.pub.uri);
+
+    bk_err_hint(err, "it was made for blind rotation alone; restore with another recipient's key");
+    err->token_rv = token_rv;
+    return rc;
+}
+
 enum bk_code
 p11_unwrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
 {
@@ -316,7 +353,10 @@ p11_unwrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_secret *c
     if (rc == BK_OK)
         return rc;
     bk_secret_wipe(cek);
-    rc = p11_unwrap_explain(key, in, rc, &own);
+    if (rc == BK_E_UNSUPPORTED && key->traits.trusted == 1)
+        rc = fail_sealed(key, &own);
+    else
+        rc = p11_unwrap_explain(key, in, rc, &own);
     if (err != NULL)
         *err = own;
     return rc;

@@ -20,10 +20,9 @@ take_wrapped(const struct p11_session *s, const uint8_t room[BK_WRAPPED_MAX], CK
 }
 
 enum bk_code
-p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object, uint8_t out[BK_AESKW_LEN],
-                struct bk_err *err)
+p11_wrap_in(struct p11_session *s, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object, uint8_t out[BK_AESKW_LEN],
+            struct bk_err *err)
 {
-    struct p11_session *s = &key->session;
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
     uint8_t room[BK_WRAPPED_MAX] = {0};
     CK_ULONG len = sizeof room;
@@ -31,6 +30,13 @@ p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE ob
     if (P11_CALL(&s->port, C_WrapKey, s->handle, &mechanism, under, object, room, &len) != CKR_OK)
         return p11_call_fail_own(&s->port, err, "wrapping a key");
     return take_wrapped(s, room, len, out, err);
+}
+
+enum bk_code
+p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object, uint8_t out[BK_AESKW_LEN],
+                struct bk_err *err)
+{
+    return p11_wrap_in(&key->session, under, object, out, err);
 }
 
 static enum bk_code
@@ -44,11 +50,12 @@ create_object(struct p11_key *key, CK_KEY_TYPE type, const struct bk_secret *cek
         {CKA_CLASS, &class, sizeof class},   {CKA_KEY_TYPE, &type, sizeof type},
         {CKA_TOKEN, &no, sizeof no},         {CKA_SENSITIVE, &no, sizeof no},
         {CKA_EXTRACTABLE, &yes, sizeof yes}, {CKA_VALUE, cek->data, (CK_ULONG)cek->len},
+        {CKA_PRIVATE, &no, sizeof no},
     };
+    /* beside a key that is seen without a login, it must be possible without one; else the token's default is right */
+    CK_ULONG count = sizeof template / sizeof template[0] - (key->traits.is_private != 0);
 
-    return P11_CALL(&s->port, C_CreateObject, s->handle, template, sizeof template / sizeof template[0], out) == CKR_OK
-               ? BK_OK
-               : BK_E_UNSUPPORTED;
+    return P11_CALL(&s->port, C_CreateObject, s->handle, template, count, out) == CKR_OK ? BK_OK : BK_E_UNSUPPORTED;
 }
 
 static enum bk_code

@@ -486,6 +486,7 @@ p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct 
     wire_put_u32(&r.out, (uint32_t)what->kind);
     wire_put_u32(&r.out, what->signing != 0);
     wire_put_u32(&r.out, what->passing != 0);
+    wire_put_u32(&r.out, what->sealed != 0);
     rc = token_request(t, &r, err);
     if (rc != BK_OK && r.fate == REQUEST_DIED)
         bk_err_hint(err, "the key may have been made: look with bk-key list, and remove it before you try again");

@@ -169,6 +169,25 @@ remote_unwrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_secret
 }
 
 static enum bk_code
+take_rewrapped(struct remote_key *key, struct remote_key *to, struct request *r, struct bk_wrapped *out,
+               struct bk_err *err)
+{
+    struct bk_wrapped w = {0};
+    int enforces[2];
+    enum bk_code rc;
+
+    wire_get_wrapped(&r->in, &w);
+    enforces[0] = wire_get_flag(&r->in);
+    enforces[1] = wire_get_flag(&r->in);
+    if ((rc = worker_result_end(key->token->worker, r, err)) != BK_OK)
+        return rc;
+    key->base.enforces = enforces[0];
+    to->base.enforces = enforces[1];
+    *out = w;
+    return BK_OK;
+}
+
+static enum bk_code
 remote_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *to_base, struct bk_wrapped *out,
               struct bk_err *err)
 {
@@ -178,14 +197,14 @@ remote_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *t
     enum bk_code rc;
 
     if (to == NULL || to->token != key->token)
-        return bk_fail(err, BK_E_UNSUPPORTED, "blind rotation needs both keys on one token");
+        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: the two keys are not on one token");
     request_begin(&r, WIRE_REWRAP);
     wire_put_u32(&r.out, 0);
     wire_put_wrapped(&r.out, in);
     if (to->life != key->life && (rc = find_again(to, err)) != BK_OK)
         goto done;
     if ((rc = key_request(key, to, &r, err)) == BK_OK)
-        rc = get_wrapped(key, &r, out, err);
+        rc = take_rewrapped(key, to, &r, out, err);
 done:
     request_free(&r);
     return rc;

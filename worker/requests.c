@@ -405,6 +405,7 @@ generate(struct serving *s, struct bk_secret *secret, struct bk_err *err)
     what.kind = (enum p11_key_kind)wire_get_below(&s->in, P11_AES256 + 1);
     what.signing = wire_get_flag(&s->in);
     what.passing = wire_get_flag(&s->in);
+    what.sealed = wire_get_flag(&s->in);
     if (rc == BK_OK)
         rc = wire_end(&s->in, err);
     if (rc == BK_OK)
@@ -522,9 +523,12 @@ rewrap(struct serving *s, struct bk_secret *secret, struct bk_err *err)
     wire_get_wrapped(&s->in, &in);
     if ((rc = wire_end(&s->in, err)) == BK_OK)
         rc = bk_key_rewrap(key, &in, to, &out, err);
-    if (rc == BK_OK)
-        wire_put_wrapped(&s->out, &out);
-    return rc;
+    if (rc != BK_OK)
+        return rc;
+    wire_put_wrapped(&s->out, &out);
+    wire_put_u32(&s->out, key->enforces != 0);
+    wire_put_u32(&s->out, to->enforces != 0);
+    return BK_OK;
 }
 
 static enum bk_code

@@ -75,6 +75,7 @@ wire_put_public(struct wire_out *o, const struct bk_public *pub)
     wire_put_u32(o, (uint32_t)pub->bits);
     wire_put_u32(o, (uint32_t)pub->scheme);
     wire_put_id(o, &pub->id);
+    wire_put_u32(o, pub->sealed != 0);
     wire_put_u32(o, pub->spki != NULL);
     if (pub->spki != NULL)
         wire_put_bytes(o, pub->spki, pub->spki_len);
@@ -282,6 +283,7 @@ wire_get_public(struct wire_in *in, struct bk_public *pub)
     pub->bits = wire_get_below(in, 65536);
     pub->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_AES_KW + 1);
     wire_get_id(in, &pub->id);
+    pub->sealed = wire_get_flag(in);
     if (wire_get_flag(in))
         spki = wire_get_bytes(in, &len);
     uri = wire_get_text(in);

@@ -29,12 +29,12 @@ enum wire_type {
     WIRE_OPEN_KEY,          /* token, uri, use -> key */
     WIRE_FIND_KEY,          /* token, uri, use, ids -> found, which, key */
     WIRE_PUBLIC,            /* token, uri -> public */
-    WIRE_GENERATE,          /* token, uri, kind, signing, passing -> key */
+    WIRE_GENERATE,          /* token, uri, kind, signing, passing, sealed -> key */
     WIRE_LIST,              /* token, uri, log_in -> stopped */
     WIRE_PROBE,             /* token, uri, lasting */
     WIRE_WRAP,              /* key, secret: the CEK -> wrapped */
     WIRE_UNWRAP,            /* key, wrapped -> secret: the CEK */
-    WIRE_REWRAP,            /* key, wrapped, to -> wrapped */
+    WIRE_REWRAP,            /* key, wrapped, to -> wrapped, and for both whether the token enforces it */
     WIRE_SIGN,              /* key, alg, digest -> signature */
     WIRE_CLOSE,             /* key */
     WIRE_CERTIFICATE,       /* key -> DER */
@@ -128,8 +128,9 @@ BK_MUST_USE enum bk_code wire_send(int fd, struct wire_out *o, const struct bk_s
  * (SO_RCVTIMEO) is over or a signal came in and nothing has arrived, BK_E_FORMAT for what is no message.
  */
 BK_MUST_USE enum bk_code wire_receive(int fd, struct wire_in *in, struct bk_err *err);
-/* Returns when there is something to receive, or when us microseconds have gone by. To sleep and be woken can take longer
- * than what a token does: on a virtual machine 25 us and more each time. Other threads get the processor meanwhile. */
+/* Returns when there is something to receive, or when us microseconds have gone by. To sleep and be woken can take
+ * longer than what a token does: on a virtual machine 25 us and more each time. Other threads get the processor
+ * meanwhile. */
 void wire_linger(int fd, unsigned us);
 
 #endif

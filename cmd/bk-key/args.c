@@ -36,7 +36,8 @@ const char key_help[] =
     "probe     tries what the token that URI names can do, with keys that it forgets at once\n"
     "\n"
     "      --type TYPE      rsa3072, rsa4096, p256, p384 or aes256\n"
-    "      --use USE        kek (opens archives) or sign (signs them; a certificate is made too)\n"
+    "      --use USE        kek (opens archives), sign (signs them; a certificate is made too), rotate\n"
+    "                       (for blind rotation alone; asks for the security officer's PIN)\n"
     "      --owner TEXT     the name in the certificate (default: the key's label)\n"
     "      --days N         how long the certificate is valid (default 3650)\n"
     "  -o, --output FILE    where the public half or certificate goes (export: standard output)\n"
@@ -93,8 +94,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
     case OPT_TYPE:
         return take_type(a, value, err);
     case OPT_USE:
-        if (strcmp(value, "kek") != 0 && strcmp(value, "sign") != 0)
-            return bk_fail(err, BK_E_USAGE, "--use: \"%s\" is neither kek nor sign", value);
+        if (strcmp(value, "kek") != 0 && strcmp(value, "sign") != 0 && strcmp(value, "rotate") != 0)
+            return bk_fail(err, BK_E_USAGE, "--use: \"%s\" is none of kek, sign, rotate", value);
         a->use = value;
         return BK_OK;
     case OPT_OWNER:
@@ -124,9 +125,11 @@ check_generate(const struct key_args *a, struct bk_err *err)
     if (!a->has_type)
         return bk_fail(err, BK_E_USAGE, "generate: what kind of key (--type)?");
     if (a->use == NULL)
-        return bk_fail(err, BK_E_USAGE, "generate: what for (--use kek or --use sign)?");
+        return bk_fail(err, BK_E_USAGE, "generate: what for (--use kek, --use sign or --use rotate)?");
     if (a->type == P11_AES256 && strcmp(a->use, "sign") == 0)
         return bk_fail(err, BK_E_USAGE, "generate: an AES key cannot sign");
+    if (a->type != P11_AES256 && strcmp(a->use, "rotate") == 0)
+        return bk_fail(err, BK_E_USAGE, "generate: only an AES key (--type aes256) can be for blind rotation alone");
     if (a->type == P11_AES256 && a->output != NULL)
         return bk_fail(err, BK_E_USAGE, "generate: an AES key has no public half for -o");
     return BK_OK;

@@ -80,7 +80,10 @@ certify(const struct key_args *a, struct bk_key *key, struct bk_buf *cert, struc
 static enum bk_code
 make_key(struct p11 *p11, const struct key_args *a, struct bk_key **key, struct bk_buf *cert, struct bk_err *err)
 {
-    const struct p11_generate what = {.kind = a->type, .signing = strcmp(a->use, "sign") == 0, .owner = a->owner};
+    const struct p11_generate what = {.kind = a->type,
+                                      .signing = strcmp(a->use, "sign") == 0,
+                                      .sealed = strcmp(a->use, "rotate") == 0,
+                                      .owner = a->owner};
     struct bk_err ignored = {0};
     enum bk_code rc;
 

@@ -120,14 +120,15 @@ pin_from_source(struct cmd *c, const char *source, struct bk_secret *pin, struct
 }
 
 static int
-credential_path(const char *label, char *out, size_t room)
+credential_path(const struct p11_pin_request *req, char *out, size_t room)
 {
     const char *folder = getenv("CREDENTIALS_DIRECTORY");
     int n;
 
-    if (folder == NULL || strchr(label, '/') != NULL)
+    /* a security officer makes keys, and has no business in a service */
+    if (folder == NULL || strchr(req->token_label, '/') != NULL || req->security_officer)
         return 0;
-    n = snprintf(out, room, "%s/bk-pin.%s", folder, label);
+    n = snprintf(out, room, "%s/bk-pin.%s", folder, req->token_label);
     /* one that is there and cannot be read is an error, no reason to ask somebody else */
     return n > 0 && (size_t)n < room && access(out, F_OK) == 0;
 }
@@ -174,8 +175,8 @@ ask(int tty, const struct bk_cancel *cancel, const struct p11_pin_request *req, 
     quiet = old;
     quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
     (void)tcsetattr(tty, TCSAFLUSH, &quiet);
-    (void)dprintf(tty, "%sPIN of token %s (serial %s): ", req->final_try ? "LAST TRY before the token locks. " : "",
-                  req->token_label, req->token_serial);
+    (void)dprintf(tty, "%s%s of token %s (serial %s): ", req->final_try ? "LAST TRY before the token locks. " : "",
+                  req->security_officer ? "Security officer's PIN" : "PIN", req->token_label, req->token_serial);
     n = read_line(tty, cancel, room.data, room.len);
     (void)dprintf(tty, "\n");
     (void)tcsetattr(tty, TCSAFLUSH, &old);
@@ -208,7 +209,10 @@ pin_from_person(struct cmd *c, const struct p11_pin_request *req, struct bk_secr
 
     if (tty < 0) {
         rc = bk_fail(err, BK_E_PIN, "token %s: %s, and there is no terminal to ask at; no PIN was tried",
-                     req->token_label, req->final_try ? "one more wrong PIN locks it" : "it wants a PIN");
+                     req->token_label,
+                     req->final_try          ? "one more wrong PIN locks it"
+                     : req->security_officer ? "it wants its security officer's PIN"
+                                             : "it wants a PIN");
         if (req->final_try)
             bk_err_hint(err, "log in once by hand, at a terminal, with the right PIN");
         else
@@ -236,7 +240,7 @@ cmd_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, str
         return pin_from_person(c, req, pin, err);
     if (req->pin_source != NULL)
         return pin_from_source(c, req->pin_source, pin, err);
-    if (credential_path(req->token_label, path, sizeof path))
+    if (credential_path(req, path, sizeof path))
         return pin_from_file(c, path, 0, pin, err);
     return pin_from_person(c, req, pin, err);
 }

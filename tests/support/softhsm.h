@@ -10,8 +10,9 @@
 #include "pkcs11/find.h"
 #include "pkcs11/p11.h"
 
-#define SOFTHSM_PIN_A "1234"
-#define SOFTHSM_PIN_B "56789"
+#define SOFTHSM_PIN_A  "1234"
+#define SOFTHSM_PIN_B  "56789"
+#define SOFTHSM_SO_PIN "87654321"
 
 /* One run of a program: a p11 with a callback that gives the PIN of the token, counting calls of all kinds. */
 struct softhsm_run {

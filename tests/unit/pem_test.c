@@ -162,7 +162,7 @@ self_signing_is_checked(void **state)
 {
     static const char longest[] = "1234567890123456789012345678901234567890123456789012345678901234";
     const struct bk_key_ops wrong_ops = {.sign = sign_wrongly};
-    struct bk_key wrong = {&wrong_ops, keys[KEY_P256]->pub};
+    struct bk_key wrong = {.ops = &wrong_ops, .pub = keys[KEY_P256]->pub};
     struct bk_buf der = cert_of(keys[KEY_P256], longest);
     struct bk_key *aes = NULL;
     struct bk_err err = {0};

@@ -262,7 +262,7 @@ static void
 making_is_checked(void **state)
 {
     const struct bk_key_ops wrong_ops = {.sign = sign_with_another};
-    struct bk_key wrong = {&wrong_ops, ids[P256].key->pub};
+    struct bk_key wrong = {.ops = &wrong_ops, .pub = ids[P256].key->pub};
     struct bk_signing_key keys[5] = {signing(P256), signing(P256_B), signing(P384), signing(RSA3072), signing(P256)};
     struct bk_buf der = {0};
 
@@ -729,7 +729,7 @@ ed25519_is_refused(void **state)
 {
     static const char alg[] = "\x30\x05\x06\x03\x2b\x65\x70";
     const struct bk_key_ops ops = {.sign = sign_ed25519};
-    struct bk_key key = {&ops, ids[P256].key->pub}; /* a type that bk_key_sign lets through */
+    struct bk_key key = {.ops = &ops, .pub = ids[P256].key->pub}; /* a type that bk_key_sign lets through */
     struct forgery f = {.signature_algorithm = alg, .signature_algorithm_len = sizeof alg - 1};
     struct identity id = {.key = &key};
     struct bk_buf der;
