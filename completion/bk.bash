@@ -26,7 +26,7 @@ _bk_options() {
         ;;
     bk-key)
         printf '%s\n' 'type rsa3072,rsa4096,p256,p384,aes256' 'use kek,sign,rotate' 'owner text' 'days text' 'output file' \
-            'force -' 'on-token -'
+            'force -' 'on-token -' 'max-age text'
         ;;
     esac
 }
@@ -124,7 +124,7 @@ _bk() {
     if [[ $cur == -* ]]; then
         _bk_words "${long[*]}" "$cur"
     elif [[ $program == bk-key ]] && ((COMP_CWORD == 1)); then
-        _bk_words 'generate list show export probe' "$cur"
+        _bk_words 'generate list show export probe audit' "$cur"
     elif [[ $program == bk-key ]]; then
         _bk_value uri "$cur"
     else

@@ -1,14 +1,13 @@
 /* Making keys in the token, and proving them before anybody relies on them. */
 #include <string.h>
 
-#include <openssl/rand.h>
-
+#include "base/time.h"
 #include "pkcs11/find.h"
 #include "pkcs11/generate.h"
 #include "pkcs11/rv.h"
 #include "pkcs11/seal.h"
 
-#define ID_LEN 16
+#define ID_LEN BK_UUID_LEN
 
 /* Values that templates point to, and the template of one half. */
 struct values {
@@ -118,7 +117,7 @@ static void
 fill_secret(struct template *t, struct values *v, const struct p11_generate *what, enum demand demand)
 {
     if (what->sealed) {
-        fill_common(t, v, ALL);
+        fill_common(t, v, demand);
         fill_sealed(t, v);
     } else {
         fill_guarded(t, v, demand);
@@ -194,9 +193,10 @@ generate_any(struct p11_session *s, struct values *v, const struct p11_generate 
     v->bits = what->kind == P11_RSA4096 ? 4096 : 3072;
     v->value_len = 32;
     memcpy(v->exponent, (const CK_BYTE[]){1, 0, 1}, 3);
-    /* random, since a token may replace a key whose id another one repeats */
-    if (RAND_bytes(v->id, sizeof v->id) != 1)
-        return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
+    /* 74 random bits, since a token may replace a key whose id another one repeats; and the time, which auditors ask
+     * for and of which tokens keep no other record: SoftHSM 2.6.1 takes a CKA_START_DATE and cannot tell it again */
+    if (bk_uuid_v7(v->id, err) != BK_OK)
+        return BK_E_INTERNAL;
     for (enum demand demand = ALL; rc != BK_OK && demand < (what->sealed ? ALL + 1 : DEMANDS); demand++) {
         CK_RV rv = generate_call(s, v, what, demand);
 

@@ -1,10 +1,15 @@
 /* What a token holds, as its module claims. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/time.h"
 #include "pkcs11/public.h"
 #include "pkcs11/text.h"
+
+/* 2020-01-01: no key of a UUID is older, since they were not made before. */
+#define EARLIEST ((time_t)1577836800)
 
 struct listing {
     int (*each)(void *ctx, const struct p11_item *item);
@@ -51,6 +56,40 @@ fill_claims(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_tra
     item->always_authenticate = t->class == CKO_PRIVATE_KEY ? t->always_authenticate : -1;
 }
 
+/* A CKA_ID that bk-key made tells the time (RFC 9562 section 5.7). Before 2020, or later than tomorrow, it is no time.
+ */
+static int
+date_of_id(const struct p11_traits *t, char room[11])
+{
+    uint64_t ms = 0;
+    time_t made;
+    struct tm tm = {0};
+
+    if (t->id_len != BK_UUID_LEN || !bk_uuid_is_v7(t->id))
+        return 0;
+    for (size_t i = 0; i < 6; i++)
+        ms = ms << 8 | t->id[i];
+    made = (time_t)(ms / 1000);
+    if (made < EARLIEST || made > bk_time_now() + 86400 || gmtime_r(&made, &tm) == NULL)
+        return 0;
+    return strftime(room, 11, "%Y-%m-%d", &tm) == 10;
+}
+
+/* CKA_START_DATE is eight digits (PKCS#11 2.40 section 3.4, CK_DATE); many keys have an empty one. */
+static int
+date_of_key(struct p11_session *s, CK_OBJECT_HANDLE object, char room[11])
+{
+    char date[8];
+    size_t len = 0;
+
+    if (!p11_object_bytes(s, object, CKA_START_DATE, date, sizeof date, &len) || len != sizeof date)
+        return 0;
+    for (size_t i = 0; i < len; i++)
+        if (date[i] < '0' || date[i] > '9')
+            return 0;
+    return snprintf(room, 11, "%.4s-%.2s-%.2s", date, date + 4, date + 6) == 10;
+}
+
 static enum bk_code
 list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_name, CK_OBJECT_CLASS class,
             struct listing *l, struct bk_err *err)
@@ -59,6 +98,7 @@ list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_na
     struct p11_traits t = {0};
     char label[P11_ATTRIBUTE_MAX + 1];
     char id[2 * P11_ATTRIBUTE_MAX + 1];
+    char date[11];
     struct p11_item item = {.token_label = token->label,
                             .token_serial = token->serial,
                             .token_model = token->model,
@@ -74,6 +114,8 @@ list_object(struct p11_session *s, CK_OBJECT_HANDLE object, const char *class_na
     (void)bk_hex(t.id, t.id_len, id);
     rc = fill_public(s, object, &t, &item.pub, err);
     fill_claims(s, object, &t, &item);
+    if (class == CKO_PRIVATE_KEY || class == CKO_SECRET_KEY)
+        item.made = date_of_id(&t, date) || date_of_key(s, object, date) ? date : NULL;
     if (rc == BK_OK)
         rc = p11_object_check(s, err);
     if (rc == BK_OK)

@@ -114,11 +114,11 @@ struct p11_generate {
 
 /*
  * Makes a key on the one token that the URI names, object= being its label (required, and not there yet): TOKEN,
- * PRIVATE, SENSITIVE, not EXTRACTABLE, not MODIFIABLE where the token allows, random 16-byte CKA_ID; read back, and its
- * one purpose proven (a wrap opened again, a signature checked). A key that fails its proof is destroyed. An RSA KEK
- * that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned. A sealed KEK is not PRIVATE, since the
- * security officer, whose PIN is asked for, sees no private objects; it is TRUSTED, what it opens never leaves the
- * token but under keys that are, and BK_E_UNSUPPORTED if the token was not seen to enforce that.
+ * PRIVATE, SENSITIVE, not EXTRACTABLE, not MODIFIABLE where the token allows, a UUID of version 7 for CKA_ID; read
+ * back, and its one purpose proven (a wrap opened again, a signature checked). A key that fails its proof is destroyed.
+ * An RSA KEK that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned. A sealed KEK is not PRIVATE,
+ * since the security officer, whose PIN is asked for, sees no private objects; it is TRUSTED, what it opens never
+ * leaves the token but under keys that are, and BK_E_UNSUPPORTED if the token was not seen to enforce that.
  */
 BK_MUST_USE enum bk_code p11_key_generate(struct p11 *p, const char *uri, const struct p11_generate *what,
                                           struct bk_key **out, struct bk_err *err);
@@ -159,6 +159,7 @@ struct p11_item {
     const char *label;
     const char *id_hex; /* CKA_ID */
     const char *uri;
+    const char *made;     /* "2026-11-24", by CKA_START_DATE or by a CKA_ID that is a UUID of version 7; or NULL */
     struct bk_public pub; /* type BK_KEY_UNKNOWN where it cannot be told; scheme not probed */
     int sensitive, extractable, always_sensitive, never_extractable, local, modifiable;
     int can_decrypt, can_unwrap, can_wrap, can_derive, can_sign, always_authenticate;

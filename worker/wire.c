@@ -143,6 +143,7 @@ wire_put_item(struct wire_out *o, const struct p11_item *item)
     wire_put_text(o, item->class_name);
     wire_put_text(o, item->label);
     wire_put_text(o, item->id_hex);
+    wire_put_text(o, item->made);
     wire_put_public(o, &item->pub);
     item_flags(&copy, flags);
     for (size_t i = 0; i < 12; i++)
@@ -361,6 +362,7 @@ wire_get_item(struct wire_in *in, struct p11_item *item)
     item->class_name = wire_get_some_text(in);
     item->label = wire_get_some_text(in);
     item->id_hex = wire_get_some_text(in);
+    item->made = wire_get_text(in);
     wire_get_public(in, &item->pub);
     item->uri = item->pub.uri;
     item_flags(item, flags);

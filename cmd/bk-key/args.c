@@ -7,7 +7,7 @@
 /* A certificate here only carries a key; trust is pinned elsewhere, so a long life does no harm. */
 #define DAYS_DEFAULT 3650
 
-enum { OPT_TYPE = CMD_OPT_OWN, OPT_USE, OPT_OWNER, OPT_DAYS, OPT_FORCE, OPT_ON_TOKEN };
+enum { OPT_TYPE = CMD_OPT_OWN, OPT_USE, OPT_OWNER, OPT_DAYS, OPT_FORCE, OPT_ON_TOKEN, OPT_MAX_AGE };
 
 static const struct option options[] = {
     CMD_COMMON_OPTIONS,
@@ -18,6 +18,7 @@ static const struct option options[] = {
     {"output", required_argument, NULL, 'o'},
     {"force", no_argument, NULL, OPT_FORCE},
     {"on-token", no_argument, NULL, OPT_ON_TOKEN},
+    {"max-age", required_argument, NULL, OPT_MAX_AGE},
     {0},
 };
 
@@ -27,6 +28,7 @@ const char key_help[] =
     "       bk-key show URI\n"
     "       bk-key export [-o FILE] URI\n"
     "       bk-key probe [--on-token] URI\n"
+    "       bk-key audit [--max-age DAYS] URI\n"
     "\n"
     "generate  makes a key in the token that URI names by token= and object=, not extractable, proves\n"
     "          that it works, and prints its URI and key id\n"
@@ -34,6 +36,7 @@ const char key_help[] =
     "show      one key: attributes as the module claims them, and how it can be wrapped to\n"
     "export    the public half, with its scheme and URI as text above the PEM block\n"
     "probe     tries what the token that URI names can do, with keys that it forgets at once\n"
+    "audit     what the keys that URI allows say of themselves that an auditor would object to\n"
     "\n"
     "      --type TYPE      rsa3072, rsa4096, p256, p384 or aes256\n"
     "      --use USE        kek (opens archives), sign (signs them; a certificate is made too), rotate\n"
@@ -43,6 +46,7 @@ const char key_help[] =
     "  -o, --output FILE    where the public half or certificate goes (export: standard output)\n"
     "      --force          replace FILE if it is there\n"
     "      --on-token       probe with keys that are made on the token and removed again\n"
+    "      --max-age DAYS   audit: object to keys that are older, or do not say how old they are\n"
     "      --profile NAME   options from this profile of bk.conf(5)\n"
     "      --config FILE    the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet          errors and warnings only\n"
@@ -55,7 +59,7 @@ const char key_help[] =
     "example: bk-key generate --type p384 --use kek -o kek.pem \\\n"
     "                 'pkcs11:token=restore;object=kek-2026?pin-source=file:pin'\n"
     "\n"
-    "exit status: 0 done, 2 usage, 3 token or key not available, 5 output failed,\n"
+    "exit status: 0 done, 2 usage, 3 token or key not available, 4 audit has findings, 5 output failed,\n"
     "             8 a defect of bk-key, 9 PIN refused (do not try again)\n";
 
 static const struct {
@@ -111,6 +115,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
     case OPT_FORCE:
         a->force = 1;
         return BK_OK;
+    case OPT_MAX_AGE:
+        return cmd_number("--max-age", value, 1, 36500, &a->max_age, err);
     case OPT_ON_TOKEN:
         a->on_token = 1;
         return BK_OK;
@@ -138,18 +144,15 @@ check_generate(const struct key_args *a, struct bk_err *err)
 static enum bk_code
 take_verb(struct key_args *a, const char *verb, struct bk_err *err)
 {
-    static const char *const verbs[] = {[KEY_GENERATE] = "generate",
-                                        [KEY_LIST] = "list",
-                                        [KEY_SHOW] = "show",
-                                        [KEY_EXPORT] = "export",
-                                        [KEY_PROBE] = "probe"};
+    static const char *const verbs[] = {[KEY_GENERATE] = "generate", [KEY_LIST] = "list",   [KEY_SHOW] = "show",
+                                        [KEY_EXPORT] = "export",     [KEY_PROBE] = "probe", [KEY_AUDIT] = "audit"};
 
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
         if (strcmp(verb, verbs[i]) == 0) {
             a->verb = (enum key_verb)i;
             return BK_OK;
         }
-    return bk_fail(err, BK_E_USAGE, "\"%s\" is none of generate, list, show, export, probe", verb);
+    return bk_fail(err, BK_E_USAGE, "\"%s\" is none of generate, list, show, export, probe, audit", verb);
 }
 
 static enum bk_code
@@ -160,7 +163,7 @@ check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
     if (rest->command != NULL)
         return bk_fail(err, BK_E_USAGE, "bk-key runs no command");
     if (rest->operand_count == 0)
-        return bk_fail(err, BK_E_USAGE, "what to do: generate, list, show, export or probe?");
+        return bk_fail(err, BK_E_USAGE, "what to do: generate, list, show, export, probe or audit?");
     if ((rc = take_verb(a, rest->operands[0], err)) != BK_OK)
         return rc;
     if (rest->operand_count > 2 || (rest->operand_count == 1 && a->verb != KEY_LIST))
@@ -176,6 +179,8 @@ check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
         return bk_fail(err, BK_E_USAGE, "--type, --use and --owner go with generate");
     if (a->verb != KEY_PROBE && a->on_token)
         return bk_fail(err, BK_E_USAGE, "--on-token goes with probe");
+    if (a->verb != KEY_AUDIT && a->max_age > 0)
+        return bk_fail(err, BK_E_USAGE, "--max-age goes with audit");
     if (a->verb == KEY_PROBE && p11_uri_names_object(a->uri))
         return bk_fail(err, BK_E_USAGE, "probe: name a token, not a key: the trial makes its own");
     return cmd_json_not_mixed(&a->common, a->verb == KEY_EXPORT && a->output == NULL ? "-" : a->output, err);

@@ -4,7 +4,7 @@
 
 #include "cmd/common/cmd.h"
 
-enum key_verb { KEY_GENERATE, KEY_LIST, KEY_SHOW, KEY_EXPORT, KEY_PROBE };
+enum key_verb { KEY_GENERATE, KEY_LIST, KEY_SHOW, KEY_EXPORT, KEY_PROBE, KEY_AUDIT };
 
 struct key_args {
     struct cmd_common common;
@@ -18,6 +18,7 @@ struct key_args {
     int force;
     int on_token; /* probe: with keys on the token, removed again */
     uint64_t days;
+    uint64_t max_age; /* days; 0: any */
 };
 
 extern const char key_help[];

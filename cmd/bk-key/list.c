@@ -62,6 +62,8 @@ print_item(const struct listing *l, const struct p11_item *i)
     (void)printf("  token %s, serial %s, model %s, module %s\n", text_or_dash(i->token_label),
                  text_or_dash(i->token_serial), text_or_dash(i->token_model), text_or_dash(i->module_name));
     (void)printf("  CKA_ID %s\n", text_or_dash(i->id_hex));
+    if (i->made != NULL)
+        (void)printf("  made on %s, by its own date\n", i->made);
     if (strcmp(i->class_name, "private key") == 0 || strcmp(i->class_name, "secret key") == 0)
         print_claims(i);
 }
@@ -72,20 +74,20 @@ claim_json(int value)
     return value < 0 ? json_null() : json_boolean(value);
 }
 
-static json_t *
-item_json(const struct p11_item *i)
+json_t *
+key_item_json(const struct p11_item *i)
 {
     char id[BK_KEY_ID_TEXT];
     int known = i->pub.type != BK_KEY_UNKNOWN && i->pub.id.len > 0;
 
-    return json_pack("{s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-                     "class", i->class_name, "type", bk_key_type_name(i->pub.type), "label", i->label, "keyId",
-                     known ? bk_key_id_text(&i->pub.id, id) : NULL, "ckaId", i->id_hex, "uri", i->uri, "token",
-                     i->token_label, "serial", i->token_serial, "sensitive", claim_json(i->sensitive), "extractable",
-                     claim_json(i->extractable), "neverExtractable", claim_json(i->never_extractable), "local",
-                     claim_json(i->local), "canDecrypt", claim_json(i->can_decrypt), "canUnwrap",
-                     claim_json(i->can_unwrap), "canWrap", claim_json(i->can_wrap), "canDerive",
-                     claim_json(i->can_derive), "canSign", claim_json(i->can_sign));
+    return json_pack(
+        "{s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s?}", "class",
+        i->class_name, "type", bk_key_type_name(i->pub.type), "label", i->label, "keyId",
+        known ? bk_key_id_text(&i->pub.id, id) : NULL, "ckaId", i->id_hex, "uri", i->uri, "token", i->token_label,
+        "serial", i->token_serial, "sensitive", claim_json(i->sensitive), "extractable", claim_json(i->extractable),
+        "neverExtractable", claim_json(i->never_extractable), "local", claim_json(i->local), "canDecrypt",
+        claim_json(i->can_decrypt), "canUnwrap", claim_json(i->can_unwrap), "canWrap", claim_json(i->can_wrap),
+        "canDerive", claim_json(i->can_derive), "canSign", claim_json(i->can_sign), "made", i->made);
 }
 
 static int
@@ -97,7 +99,7 @@ each(void *ctx, const struct p11_item *item)
     if (l->c->json == NULL)
         print_item(l, item);
     else
-        l->rc = cmd_json(l->c, NULL, BK_OK, l->err, NULL, 0, item_json(item), l->err);
+        l->rc = cmd_json(l->c, NULL, BK_OK, l->err, NULL, 0, key_item_json(item), l->err);
     return l->rc != BK_OK;
 }
 

@@ -217,6 +217,8 @@ key_run(struct cmd *c, const struct key_args *a, struct bk_err *err)
         return generate(c, p11, a, err);
     case KEY_EXPORT:
         return export_key(c, p11, a, err);
+    case KEY_AUDIT:
+        return key_audit(c, p11, a, err);
     case KEY_PROBE:
         return key_probe(c, p11, a, err);
     case KEY_LIST:

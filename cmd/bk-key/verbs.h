@@ -7,8 +7,14 @@
 /* Runs the verb and prints its result. */
 BK_MUST_USE enum bk_code key_run(struct cmd *c, const struct key_args *a, struct bk_err *err);
 
+/* audit.c */
+BK_MUST_USE enum bk_code key_audit(struct cmd *c, struct p11 *p11, const struct key_args *a, struct bk_err *err);
+
 /* list.c: list and show. */
 BK_MUST_USE enum bk_code key_list(struct cmd *c, struct p11 *p11, const struct key_args *a, struct bk_err *err);
+
+/* An object as one member set of JSON, for list and audit. */
+json_t *key_item_json(const struct p11_item *i);
 
 /* What a URI names, for export. */
 enum key_named { KEY_NAMED_NOTHING, KEY_NAMED_SIGNER, KEY_NAMED_KEK };

@@ -46,6 +46,7 @@ static const struct {
     {"kind", CMD_KEY_VALUE},
     {"level", CMD_KEY_VALUE},
     {"manifest", CMD_KEY_VALUE},
+    {"max-age", CMD_KEY_VALUE},
     {"meta", CMD_KEY_LIST}, /* bk-wrap's; bk-unwrap's, which takes no value, is for the command line */
     {"meta-file", CMD_KEY_LIST},
     {"min-generation", CMD_KEY_VALUE},

@@ -95,7 +95,7 @@ completes() {
 
 completion() {
     check 'zsh reads its completion' zsh -n "$ROOT/completion/_bk"
-    completes 'generate list show export probe' bk-key ''
+    completes 'generate list show export probe audit' bk-key ''
     completes 'p256 p384' bk-key generate --type p
     completes 'wal' bk-wrap --kind w
     completes '--sign --sign-cert' bk-wrap -r a.pem --sign

@@ -425,4 +425,32 @@ no_pin
 wrong_pin
 terminals
 probes
+printf '\n# audit\n'
+make_token audited
+audited="pkcs11:token=audited?pin-source=file:$T/audited.pin"
+expect_exit 3 bk-key audit "$audited"
+make_key audited fine p256 sign
+expect_exit 0 bk-key audit --max-age 1 "$audited"
+expect_stdout '^  0 days old, made on 20[0-9]{2}-[0-9]{2}-[0-9]{2}$'
+expect_stderr '1 key, 0 with findings'
+# keys of others: one that can be had out of the token, was brought to it, and does not say when
+openssl genrsa -traditional 2048 >"$T/brought.pem" 2>/dev/null
+openssl pkcs8 -topk8 -nocrypt -in "$T/brought.pem" -out "$T/brought.p8"
+softhsm2-util --import "$T/brought.p8" --token audited --label brought --id 00112233 --pin "$(cat "$T/audited.pin")" >/dev/null
+expect_exit 4 bk-key audit --max-age 30 "$audited"
+expect_stdout 'finding: it was not made on the token'
+expect_stdout 'finding: it does not say when it was made'
+expect_stdout 'finding: it can sign and also open archives'
+expect_stderr '2 keys, 1 with findings'
+expect_stderr '1 of 2 keys have findings'
+expect_exit 0 bk-key audit "pkcs11:token=audited;object=fine?pin-source=file:$T/audited.pin"
+expect_exit 4 bk-key audit --json="$T/json" "$audited"
+grep '"fine"' "$T/json" >"$T/json.1"
+grep '"brought"' "$T/json" >"$T/json.2"
+json_is "$T/json.1" 'o["findings"] == [] and o["ageDays"] == 0 and len(o["made"]) == 10'
+json_is "$T/json.2" 'len(o["findings"]) >= 2 and o["ageDays"] is None'
+expect_exit 2 bk-key audit
+expect_exit 2 bk-key list --max-age 3 "$audited"
+expect_exit 2 bk-key audit --max-age none "$audited"
+
 finish
