@@ -7,6 +7,8 @@
 
 /* type u16, secret u16 (its length; 0: none follows) */
 #define HEADER 4
+/* How many times the socket's limit of time (SO_RCVTIMEO) a secret may come after its message. */
+#define SECRET_WAITS 50
 /* The length of a text that is NULL. */
 #define NO_TEXT UINT32_MAX
 
@@ -436,7 +438,18 @@ receive_one(int fd, void *room, size_t len, size_t *got, struct bk_err *err)
     return BK_OK;
 }
 
-/* It was sent right after its message, so that there is nothing to wait for but a signal's interruption. */
+/* It was sent right after its message, but the other side may have had to wait for a processor in between. */
+static enum bk_code
+await_secret(int fd, uint8_t *room, size_t len, size_t *got, struct bk_err *err)
+{
+    enum bk_code rc;
+    int waits = 0;
+
+    while ((rc = receive_one(fd, room, len, got, err)) == BK_E_CANCELLED && waits < SECRET_WAITS)
+        waits += errno != EINTR;
+    return rc;
+}
+
 static enum bk_code
 receive_secret(int fd, size_t len, struct bk_secret *secret, struct bk_err *err)
 {
@@ -445,10 +458,12 @@ receive_secret(int fd, size_t len, struct bk_secret *secret, struct bk_err *err)
 
     if (len > WIRE_SECRET_MAX)
         return bk_fail(err, BK_E_FORMAT, "a secret of %zu bytes is too long", len);
-    if ((rc = bk_secret_alloc(secret, len, err)) != BK_OK)
+    if ((rc = bk_secret_alloc(secret, len, err)) != BK_OK) {
+        /* nobody shall take it for the next message: it is thrown away unread */
+        (void)!await_secret(fd, NULL, 0, &got, NULL);
         return rc;
-    while ((rc = receive_one(fd, secret->data, len, &got, err)) == BK_E_CANCELLED && errno == EINTR)
-        ;
+    }
+    rc = await_secret(fd, secret->data, len, &got, err);
     if (rc == BK_OK && got != len)
         rc = bk_fail(err, BK_E_FORMAT, "a secret of %zu bytes has %zu", len, got);
     if (rc == BK_E_CANCELLED)
