@@ -76,6 +76,9 @@ after_call(void *ctx, const char *call, CK_RV rv)
 
     if (current == NULL)
         return;
+    /* before anything else can happen, and the module crash: whoever starts the next worker must know */
+    if (strncmp(call, "C_Login", 7) == 0 && rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
+        atomic_store(&server->options->watch->login_failed, 1);
     note_call(current->slot, "", 0);
     if (server->options->trace != NULL)
         server->options->trace(call, rv, now_ns() - current->started_ns);

@@ -400,6 +400,8 @@ send_one(int fd, const void *data, size_t len, struct bk_err *err)
         ;
     if (n == (ssize_t)len)
         return BK_OK;
+    if (n < 0 && errno == EAGAIN)
+        return bk_fail(err, BK_E_FORMAT, "it does not read what it is sent");
     return bk_fail_errno(err, n < 0 ? errno : EMSGSIZE, "sending to the other process");
 }
 

@@ -114,7 +114,8 @@ void wire_get_probe_item(struct wire_in *in, struct p11_probe_item *item);
 /* BK_E_INTERNAL unless everything was there and nothing is left over. */
 BK_MUST_USE enum bk_code wire_end(struct wire_in *in, struct bk_err *err);
 
-/* secret may be NULL. BK_E_IO when the other side is gone. */
+/* secret may be NULL. BK_E_IO when the other side is gone, BK_E_FORMAT when it did not read within the socket's own
+ * limit of time (SO_SNDTIMEO). */
 BK_MUST_USE enum bk_code wire_send(int fd, struct wire_out *o, const struct bk_secret *secret, struct bk_err *err);
 /*
  * Waits for a message. BK_E_INCOMPLETE when the other side is gone, BK_E_CANCELLED when the socket's own limit of time

@@ -316,7 +316,8 @@ note_death(struct worker *w, struct bk_err *why)
     w->deaths++;
     bk_err_prefix(why, "%s", w->where);
     if (process_died_in_login(w->process)) {
-        bk_err_hint(why, "the login that was under way may have counted as a wrong PIN, so it is not tried again");
+        bk_err_hint(why,
+                    "a login was refused, or was under way and may have counted as a wrong PIN: it is not tried again");
         (void)give_up(w, why);
     } else if (w->deaths >= WORKER_DEATHS_MAX) {
         (void)give_up(w, why);
