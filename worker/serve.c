@@ -172,6 +172,7 @@ serve_request(struct serving *s)
     struct bk_err err = {0};
     enum bk_code rc;
 
+    s->unsaid = (struct bk_err){0};
     wire_begin(&s->out, WIRE_DONE);
     wire_put_u32(&s->out, BK_OK);
     rc = serving_request(s, &secret, &err);

@@ -30,6 +30,7 @@ struct serving {
     struct wire_out out; /* its answer */
     struct wire_out event;
     struct wire_in answer; /* to an event */
+    struct bk_err unsaid;  /* an event of this request could not be told, so that its result is not whole */
 };
 
 /* Does the request s->in and adds its result to s->out, or to secret. *err is filled on failure. */

@@ -5,10 +5,14 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/text.h"
+
 /* type u16, secret u16 (its length; 0: none follows) */
 #define HEADER 4
 /* How many times the socket's limit of time (SO_RCVTIMEO) a secret may come after its message. */
 #define SECRET_WAITS 50
+/* The longest of the texts that are shown, a token's description in a message, fits many times. */
+#define SHOWN_MAX 2048
 /* The length of a text that is NULL. */
 #define NO_TEXT UINT32_MAX
 
@@ -239,6 +243,24 @@ wire_get_some_text(struct wire_in *in)
     return text == NULL ? "" : text;
 }
 
+const char *
+wire_get_shown(struct wire_in *in)
+{
+    const char *text = wire_get_some_text(in);
+    char plain[SHOWN_MAX];
+    size_t len = strlen(text);
+
+    if (len >= sizeof plain) {
+        spoil(in, "text without end");
+        return "";
+    }
+    /* never longer than it was; and the room is ours */
+    (void)bk_text_plain(plain, sizeof plain, text, len);
+    if (strcmp(plain, text) != 0)
+        memcpy((char *)(uintptr_t)text, plain, strlen(plain) + 1);
+    return text;
+}
+
 /* At most room bytes. */
 static size_t
 get_into(struct wire_in *in, uint8_t *out, size_t room)
@@ -338,8 +360,8 @@ wire_get_uri(struct wire_in *in, struct p11_uri *uri, int *there, struct bk_err 
 void
 wire_get_pin_request(struct wire_in *in, struct p11_pin_request *req)
 {
-    req->token_label = wire_get_some_text(in);
-    req->token_serial = wire_get_some_text(in);
+    req->token_label = wire_get_shown(in);
+    req->token_serial = wire_get_shown(in);
     req->pin_source = wire_get_text(in);
     req->count_low = wire_get_flag(in);
     req->final_try = wire_get_flag(in);
@@ -352,13 +374,13 @@ wire_get_item(struct wire_in *in, struct p11_item *item)
     int *flags[12];
 
     *item = (struct p11_item){0};
-    item->token_label = wire_get_some_text(in);
-    item->token_serial = wire_get_some_text(in);
-    item->token_model = wire_get_some_text(in);
-    item->module_name = wire_get_some_text(in);
-    item->class_name = wire_get_some_text(in);
-    item->label = wire_get_some_text(in);
-    item->id_hex = wire_get_some_text(in);
+    item->token_label = wire_get_shown(in);
+    item->token_serial = wire_get_shown(in);
+    item->token_model = wire_get_shown(in);
+    item->module_name = wire_get_shown(in);
+    item->class_name = wire_get_shown(in);
+    item->label = wire_get_shown(in);
+    item->id_hex = wire_get_shown(in);
     wire_get_public(in, &item->pub);
     item->uri = item->pub.uri;
     item_flags(item, flags);

@@ -97,6 +97,8 @@ int wire_get_tristate(struct wire_in *in);                   /* 0, 1 or -1 */
 const uint8_t *wire_get_bytes(struct wire_in *in, size_t *len);
 const char *wire_get_text(struct wire_in *in);      /* NULL if that was sent */
 const char *wire_get_some_text(struct wire_in *in); /* never NULL: "" */
+/* The same, made fit for people (bk_text_plain): what a worker says of its tokens must not command a terminal. */
+const char *wire_get_shown(struct wire_in *in);
 void wire_get_id(struct wire_in *in, struct bk_key_id *id);
 /* At most room of them. */
 size_t wire_get_ids(struct wire_in *in, struct bk_key_id *ids, size_t room);
