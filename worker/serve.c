@@ -255,10 +255,9 @@ static enum bk_code
 start_connection(struct server *server, int fd, uint8_t slot, struct bk_err *err)
 {
     struct serving *s = calloc(1, sizeof *s);
-    pthread_t thread;
     int rc;
 
-    if (s == NULL || slot >= WATCH_SLOTS) {
+    if (s == NULL || slot >= WATCH_SLOTS || server->started[slot]) {
         free(s);
         (void)close(fd);
         return s == NULL ? bk_fail_nomem(err) : bk_fail(err, BK_E_INTERNAL, "no connection has the number %d", slot);
@@ -269,14 +268,14 @@ start_connection(struct server *server, int fd, uint8_t slot, struct bk_err *err
     pthread_mutex_lock(&server->lock);
     server->connections++;
     pthread_mutex_unlock(&server->lock);
-    if ((rc = pthread_create(&thread, NULL, serve_connection, s)) != 0) {
+    if ((rc = pthread_create(&server->threads[slot], NULL, serve_connection, s)) != 0) {
         serving_free(s);
         pthread_mutex_lock(&server->lock);
         server->connections--;
         pthread_mutex_unlock(&server->lock);
         return bk_fail_errno(err, rc, "a thread for a connection");
     }
-    (void)pthread_detach(thread);
+    server->started[slot] = 1;
     return BK_OK;
 }
 
@@ -294,7 +293,13 @@ wait_for_connections(struct server *server, struct bk_err *err)
         rc = pthread_cond_timedwait(&server->idle, &server->lock, &until);
     rc = server->connections > 0;
     pthread_mutex_unlock(&server->lock);
-    return rc == 0 ? BK_OK : bk_fail(err, BK_E_TOKEN, "a call of the module does not return");
+    if (rc != 0)
+        return bk_fail(err, BK_E_TOKEN, "a call of the module does not return");
+    /* what runs at the end of a thread may be in a library that the module brought, and that is unloaded with it */
+    for (size_t i = 0; i < WATCH_SLOTS; i++)
+        if (server->started[i])
+            (void)pthread_join(server->threads[i], NULL);
+    return BK_OK;
 }
 
 static enum bk_code
