@@ -18,7 +18,11 @@ int fake_logged(const char *text);
 /* How many workers were started. */
 int fake_lives(void);
 
-/* Milliseconds. */
+/* How many times as fast as it is time goes for a program that waits for its worker, 1 at the start of each test. The
+ * linker (--wrap) sends its calls here; what the worker does takes its time. */
+extern int fake_speed;
+
+/* Milliseconds, as they are. */
 long fake_now(void);
 void fake_nap(long ms);
 

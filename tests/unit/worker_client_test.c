@@ -335,6 +335,7 @@ a_login_that_was_under_way_is_not_made_again(void **state)
 
     (void)state;
     want_pin();
+    fake_speed = 4;
     for (size_t i = 0; i < 2; i++) {
         struct run r;
         struct bk_key *key = NULL;
@@ -633,11 +634,12 @@ a_list_without_end(void **state)
     long began;
 
     (void)state;
+    fake_speed = 5;
     start(&r, "*/11=items");
     assert_int_equal(pthread_create(&thread, NULL, stop_soon, &r), 0);
     began = fake_now();
     refuses(BK_E_CANCELLED, "stopped", p11_list(r.p, TOKEN, 1, count_items, &count, &tokens, &err));
-    assert_in_range(fake_now() - began, 2500, 10000);
+    assert_in_range(fake_now() - began, 500, 30000);
     assert_int_equal(pthread_join(thread, NULL), 0);
     finish(&r);
 
@@ -657,6 +659,7 @@ a_stop_is_a_stop_for_the_rest_of_the_run(void **state)
     struct bk_key *key;
 
     (void)state;
+    fake_speed = 5;
     start(&r, "*/14=slowwarns");
     key = open_key(&r);
     assert_int_equal(write(r.cancel.fd, &one, sizeof one), sizeof one);
