@@ -235,9 +235,10 @@ have_workers(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
     return BK_OK;
 }
 
-/* All start before one is asked, so that they load their modules side by side. */
+/* All start before one is asked, so that they load their modules side by side. *first: the list as it is now; other
+ * threads put theirs before it. */
 static enum bk_code
-start_workers(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
+start_workers(struct p11 *p, const struct p11_uri *uri, struct worker **first, struct bk_err *err)
 {
     enum bk_code rc;
 
@@ -246,6 +247,7 @@ start_workers(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
     for (struct worker *w = p->workers; rc == BK_OK && w != NULL; w = w->next)
         if (worker_is_meant(w, uri))
             (void)!worker_start(w, NULL); /* its first request says why not */
+    *first = p->workers;
     pthread_mutex_unlock(&p->lock);
     return rc;
 }
@@ -256,12 +258,13 @@ match(struct p11 *p, const struct p11_uri *uri, enum wire_match how, struct p11_
       struct bk_err *err)
 {
     struct bk_err own = {0};
-    enum bk_code rc = start_workers(p, uri, err);
+    struct worker *first = NULL;
+    enum bk_code rc = start_workers(p, uri, &first, err);
 
     if (rc != BK_OK)
         return rc;
     out->count = 0;
-    for (struct worker *w = p->workers; rc == BK_OK && w != NULL; w = w->next) {
+    for (struct worker *w = first; rc == BK_OK && w != NULL; w = w->next) {
         if (!worker_is_meant(w, uri))
             continue;
         rc = match_worker(p, w, uri, how, out, usable, &own);

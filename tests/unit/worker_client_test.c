@@ -175,9 +175,9 @@ success_forgives_deaths(void **state)
 static void *
 unwrap_in_thread(void *arg)
 {
-    static _Thread_local struct bk_err err;
+    struct bk_err err = {0};
 
-    return unwrap(arg, &err) == BK_OK ? NULL : err.message;
+    return unwrap(arg, &err) == BK_OK ? NULL : strdup(err.message);
 }
 
 static void
@@ -204,6 +204,57 @@ one_death_counts_once(void **state)
     assert_int_equal(fake_lives(), 2);
     for (int i = 0; i < 6; i++)
         bk_key_close(keys[i]);
+    finish(&r);
+}
+
+struct opener {
+    struct run *r;
+    int number;
+};
+
+/* Each from a module of its own and from one that all have, with deaths in between. */
+static void *
+open_and_use(void *arg)
+{
+    struct bk_err err = {0};
+    const struct opener *o = arg;
+    enum bk_code rc = BK_OK;
+    char uris[2][128];
+
+    (void)snprintf(uris[0], sizeof uris[0], "%s?pin-value=1234&module-path=/fake-%d.so", KEY, o->number);
+    (void)snprintf(uris[1], sizeof uris[1], "%s?pin-value=1234", KEY);
+    for (int i = 0; rc == BK_OK && i < 4; i++) {
+        struct bk_key *key = NULL;
+
+        if ((rc = p11_key_open(o->r->p, uris[i % 2], P11_USE_UNWRAP, &key, &err)) == BK_OK)
+            rc = unwrap(key, &err);
+        bk_key_close(key);
+    }
+    return rc == BK_OK ? NULL : strdup(err.message);
+}
+
+static void
+threads_open_keys_side_by_side(void **state)
+{
+    struct run r;
+    struct opener openers[4];
+    pthread_t threads[4];
+
+    (void)state;
+    assert_int_equal(setenv("FAKE_PIN", "1234", 1), 0);
+    start(&r, "1/14=segv 3/14=segv");
+    for (int i = 0; i < 4; i++) {
+        openers[i] = (struct opener){&r, i};
+        assert_int_equal(pthread_create(&threads[i], NULL, open_and_use, &openers[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        void *failed = NULL;
+
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        if (failed != NULL)
+            fail_msg("%s", (const char *)failed);
+    }
+    assert_int_equal(r.asked, 0);
     finish(&r);
 }
 
@@ -693,6 +744,7 @@ main(void)
         TEST(it_is_not_made_for_ever),
         TEST(success_forgives_deaths),
         TEST(one_death_counts_once),
+        TEST(threads_open_keys_side_by_side),
         TEST(what_may_have_been_done_is_not_repeated),
         TEST(a_key_that_is_another_one_now_is_not_used),
         TEST(a_module_that_never_works),

@@ -539,7 +539,7 @@ work(void *arg)
         failed = t->signs ? try_signer(t->key) : try_kek(t->key);
         t->rounds++;
     }
-    return (void *)(uintptr_t)failed;
+    return failed == NULL ? NULL : strdup(failed); /* it may be this thread's */
 }
 
 static int
