@@ -92,9 +92,9 @@ static void
 get_told(struct wire_in *in, struct told *told)
 {
     told->number = wire_get_u32(in);
-    told->label = wire_get_some_text(in);
-    told->serial = wire_get_some_text(in);
-    told->where = wire_get_some_text(in);
+    told->label = wire_get_shown(in);
+    told->serial = wire_get_shown(in);
+    told->where = wire_get_shown(in);
     told->uri = wire_get_some_text(in);
 }
 
@@ -235,9 +235,10 @@ have_workers(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
     return BK_OK;
 }
 
-/* All start before one is asked, so that they load their modules side by side. */
+/* All start before one is asked, so that they load their modules side by side. *first: the list as it is now; other
+ * threads put theirs before it. */
 static enum bk_code
-start_workers(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
+start_workers(struct p11 *p, const struct p11_uri *uri, struct worker **first, struct bk_err *err)
 {
     enum bk_code rc;
 
@@ -246,6 +247,7 @@ start_workers(struct p11 *p, const struct p11_uri *uri, struct bk_err *err)
     for (struct worker *w = p->workers; rc == BK_OK && w != NULL; w = w->next)
         if (worker_is_meant(w, uri))
             (void)!worker_start(w, NULL); /* its first request says why not */
+    *first = p->workers;
     pthread_mutex_unlock(&p->lock);
     return rc;
 }
@@ -256,12 +258,13 @@ match(struct p11 *p, const struct p11_uri *uri, enum wire_match how, struct p11_
       struct bk_err *err)
 {
     struct bk_err own = {0};
-    enum bk_code rc = start_workers(p, uri, err);
+    struct worker *first = NULL;
+    enum bk_code rc = start_workers(p, uri, &first, err);
 
     if (rc != BK_OK)
         return rc;
     out->count = 0;
-    for (struct worker *w = p->workers; rc == BK_OK && w != NULL; w = w->next) {
+    for (struct worker *w = first; rc == BK_OK && w != NULL; w = w->next) {
         if (!worker_is_meant(w, uri))
             continue;
         rc = match_worker(p, w, uri, how, out, usable, &own);
@@ -321,6 +324,7 @@ token_request(struct p11_token *t, struct request *r, struct bk_err *err)
     enum bk_code rc = BK_E_INTERNAL;
     unsigned failures = 0;
 
+    r->token = t;
     for (int tries = 0; tries < 4; tries++) {
         pthread_mutex_lock(&t->lock);
         r->life = t->life;
@@ -335,24 +339,18 @@ token_request(struct p11_token *t, struct request *r, struct bk_err *err)
     return rc;
 }
 
-/* Only what the PIN needs: with this URI any key of the token may be looked for. */
+/* Only what the PIN needs: with this URI any key of the token may be looked for. That of a later URI was not looked at
+ * by a token that was logged in to, and may be wrong. */
 enum bk_code
 token_note_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err)
 {
-    struct p11_uri login = {0};
-    struct p11_uri old;
-    enum bk_code rc;
+    enum bk_code rc = BK_OK;
 
-    if (uri == NULL || (uri->pin_source == NULL && uri->pin_value.data == NULL))
-        return BK_OK;
-    if ((rc = p11_uri_make(&login, t->uri, uri->pin_source, &uri->pin_value, err)) != BK_OK)
-        return rc;
     pthread_mutex_lock(&t->lock);
-    old = t->login;
-    t->login = login;
+    if (t->login.kit == NULL && uri != NULL)
+        rc = p11_uri_make(&t->login, t->uri, uri->pin_source, &uri->pin_value, err);
     pthread_mutex_unlock(&t->lock);
-    p11_uri_free(&old);
-    return BK_OK;
+    return rc;
 }
 
 /* Begins a request about a token with a URI, whose PIN goes with it. */
@@ -362,6 +360,7 @@ begin_with_uri(struct request *r, enum wire_type type, const struct p11_uri *uri
     request_begin(r, type);
     wire_put_uri(&r->out, uri);
     r->secret = uri == NULL ? NULL : &uri->pin_value;
+    r->pin_source = uri == NULL ? NULL : uri->pin_source;
 }
 
 /* For questions whose answer is yes or no, and no if there is none. */
@@ -445,6 +444,10 @@ p11_token_find_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use 
         index = wire_get_below(&r.in, found ? (uint32_t)count : UINT32_MAX);
         rc = found ? remote_key_take(t, use, &r, &key, err) : worker_result_end(t->worker, &r, err);
     }
+    if (rc == BK_OK && found && !bk_key_id_equal(&key->pub.id, &ids[index])) {
+        rc = bk_fail(err, BK_E_TOKEN, "%s: another key was found than was looked for", t->where);
+        bk_key_close(key);
+    }
     if (rc == BK_OK && found) {
         *which = index;
         *out = key;
@@ -468,6 +471,8 @@ p11_token_public(struct p11_token *t, const struct p11_uri *uri, struct bk_publi
         rc = worker_result_end(t->worker, &r, err);
     }
     if (rc == BK_OK)
+        rc = remote_public_check(t, &pub, err);
+    if (rc == BK_OK)
         *out = pub;
     else
         bk_public_free(&pub);
@@ -479,7 +484,7 @@ enum bk_code
 p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct p11_generate *what, struct bk_key **out,
                    struct bk_err *err)
 {
-    struct request r = {.once = 1};
+    struct request r = {.once = 1, .officer = what->sealed};
     enum bk_code rc;
 
     begin_with_uri(&r, WIRE_GENERATE, uri);

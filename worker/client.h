@@ -29,6 +29,7 @@ struct worker {
     unsigned users;          /* threads that use it now */
     unsigned life;           /* changes with each process; from 1 */
     unsigned deaths;         /* in a row */
+    unsigned noted;          /* the life whose death was counted, however many threads met it */
     int chosen;              /* it knows which module it is for */
     int login_failed;        /* so that no other process may try */
     int renewing;            /* its process is being replaced */
@@ -44,7 +45,8 @@ struct p11_token {
     pthread_mutex_t lock;
     unsigned life; /* the worker's, for which number holds */
     uint32_t number;
-    struct p11_uri login; /* the URI that it was last logged in by: whence the PIN comes, if it must come again */
+    unsigned asked;       /* the life that a PIN was asked for in: once in each is enough */
+    struct p11_uri login; /* of the first login: whence the PIN comes, if it must come again */
 };
 
 struct p11 {
@@ -67,14 +69,19 @@ enum request_fate {
 struct request {
     struct wire_out out;
     const struct bk_secret *secret; /* goes with it; NULL: none */
+    struct p11_token *token;        /* whose PIN may be asked for; NULL: none */
+    const char *pin_source;         /* that the URI has; NULL: none */
     int (*item)(void *ctx, const struct p11_item *item);
     int (*probe_item)(void *ctx, const struct p11_probe_item *item);
     enum bk_code (*accepted)(void *ctx, const char *uri, struct bk_secret *pin, struct bk_err *err);
     void *ctx;
     int stopped;
-    int once;      /* must not be repeated: something may have been done */
-    int upkeep;    /* no work of the program's own, so that its success says little */
-    unsigned life; /* of the process that it is meant for; 0: any, and then the one that got it */
+    unsigned texts; /* that came */
+    int answered;   /* there is a result, whatever became of the process then */
+    int officer;    /* it is the security officer's PIN that may be asked for */
+    int once;       /* must not be repeated: something may have been done */
+    int upkeep;     /* no work of the program's own, so that its success says little */
+    unsigned life;  /* of the process that it is meant for; 0: any, and then the one that got it */
     enum request_fate fate;
     struct wire_in in; /* the result */
 };
@@ -109,9 +116,12 @@ void request_set_number(struct request *r, size_t nth, uint32_t number);
 
 /* One request about a token, which is looked up again if its worker was started anew. */
 BK_MUST_USE enum bk_code token_request(struct p11_token *t, struct request *r, struct bk_err *err);
-/* Remembers by which URI the token is logged in to. */
+/* Remembers by which URI the token was logged in to; the token did not look at the PINs of later ones. */
 BK_MUST_USE enum bk_code token_note_login(struct p11_token *t, const struct p11_uri *uri, struct bk_err *err);
 
+/* What a worker says of a public half is checked like any other: everything is encrypted to it. BK_E_TOKEN. */
+BK_MUST_USE enum bk_code remote_public_check(const struct p11_token *t, const struct bk_public *pub,
+                                             struct bk_err *err);
 /* A key from the result of a request, to the result's end. */
 BK_MUST_USE enum bk_code remote_key_take(struct p11_token *t, enum p11_use use, struct request *r, struct bk_key **out,
                                          struct bk_err *err);

@@ -59,13 +59,21 @@ find_again(struct remote_key *key, struct bk_err *err)
 {
     struct p11_token *t = key->token;
     struct request r = {.upkeep = 1};
+    struct p11_uri login = {0};
     struct told_key told = {0};
     int found = 0;
-    enum bk_code rc;
+    enum bk_code rc = BK_OK;
 
+    pthread_mutex_lock(&t->lock);
+    if (t->login.kit != NULL)
+        rc = p11_uri_make(&login, t->uri, t->login.pin_source, &t->login.pin_value, err);
+    pthread_mutex_unlock(&t->lock);
+    if (rc != BK_OK)
+        return rc;
     request_begin(&r, WIRE_FIND_KEY);
-    wire_put_uri(&r.out, t->login.kit == NULL ? NULL : &t->login);
-    r.secret = &t->login.pin_value;
+    wire_put_uri(&r.out, login.kit == NULL ? NULL : &login);
+    r.secret = &login.pin_value;
+    r.pin_source = login.pin_source;
     wire_put_u32(&r.out, (uint32_t)key->use);
     wire_put_ids(&r.out, &key->base.pub.id, 1);
     if ((rc = token_request(t, &r, err)) != BK_OK)
@@ -82,6 +90,7 @@ find_again(struct remote_key *key, struct bk_err *err)
     bk_public_free(&told.pub);
 done:
     request_free(&r);
+    p11_uri_free(&login);
     return rc;
 }
 
@@ -92,6 +101,7 @@ key_request(struct remote_key *key, struct remote_key *second, struct request *r
     enum bk_code rc = BK_E_INTERNAL;
     unsigned failures = 0;
 
+    r->token = key->token; /* some keys want the PIN before each use */
     for (int tries = 0; tries < 4; tries++) {
         r->life = key->life;
         request_set_number(r, 0, key->number);
@@ -123,14 +133,27 @@ key_tell(struct remote_key *key, struct request *r, struct bk_err *err)
 /* --- base/keys.h ---------------------------------------------------------------------------------------------------
  */
 
+/* It was wrapped to that key, and by what a secret key can. */
 static enum bk_code
-get_wrapped(struct remote_key *key, struct request *r, struct bk_wrapped *out, struct bk_err *err)
+check_wrapped(const struct remote_key *to, const struct bk_wrapped *w, struct bk_err *err)
+{
+    if (w->scheme == BK_SCHEME_AES_KW && w->len == BK_AESKW_LEN && w->ephemeral_len == 0 &&
+        bk_key_id_equal(&w->id, &to->base.pub.id))
+        return BK_OK;
+    return bk_fail(err, BK_E_TOKEN, "%s: what came back is not a data key wrapped to %s", to->token->where,
+                   to->base.pub.uri == NULL ? "this key" : to->base.pub.uri);
+}
+
+static enum bk_code
+get_wrapped(const struct remote_key *to, struct request *r, struct bk_wrapped *out, struct bk_err *err)
 {
     struct bk_wrapped w = {0};
     enum bk_code rc;
 
     wire_get_wrapped(&r->in, &w);
-    if ((rc = worker_result_end(key->token->worker, r, err)) == BK_OK)
+    if ((rc = worker_result_end(to->token->worker, r, err)) == BK_OK)
+        rc = check_wrapped(to, &w, err);
+    if (rc == BK_OK)
         *out = w;
     return rc;
 }
@@ -179,7 +202,9 @@ take_rewrapped(struct remote_key *key, struct remote_key *to, struct request *r,
     wire_get_wrapped(&r->in, &w);
     enforces[0] = wire_get_flag(&r->in);
     enforces[1] = wire_get_flag(&r->in);
-    if ((rc = worker_result_end(key->token->worker, r, err)) != BK_OK)
+    if ((rc = worker_result_end(key->token->worker, r, err)) == BK_OK)
+        rc = check_wrapped(to, &w, err);
+    if (rc != BK_OK)
         return rc;
     key->base.enforces = enforces[0];
     to->base.enforces = enforces[1];
@@ -197,7 +222,7 @@ remote_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *t
     enum bk_code rc;
 
     if (to == NULL || to->token != key->token)
-        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: the two keys are not on one token");
+        return bk_fail(err, BK_E_UNSUPPORTED, "blind rotation needs both keys on one token");
     request_begin(&r, WIRE_REWRAP);
     wire_put_u32(&r.out, 0);
     wire_put_wrapped(&r.out, in);
@@ -268,18 +293,29 @@ remote_of(struct bk_key *key)
     return own(key);
 }
 
-/* What a worker says of a public half is checked like any other: everything is encrypted to it. */
-static enum bk_code
-check_public(const struct p11_token *t, const struct bk_public *pub, struct bk_err *err)
+/* The default is the strongest for the type; an RSA key may have been seen to open with SHA-1 only, and a key that
+ * signs has none. */
+static int
+is_scheme_for(const struct bk_public *own, enum bk_scheme scheme)
+{
+    return scheme == own->scheme || scheme == BK_SCHEME_NONE ||
+           (own->type == BK_KEY_RSA && scheme == BK_SCHEME_RSA_OAEP_SHA1);
+}
+
+enum bk_code
+remote_public_check(const struct p11_token *t, const struct bk_public *pub, struct bk_err *err)
 {
     struct bk_public own = {0};
     struct bk_err why = {0};
     enum bk_code rc;
 
-    if (pub->spki == NULL)
+    if (pub->spki == NULL && pub->type == BK_KEY_AES256)
         return BK_OK;
-    rc = bk_public_from_spki(&own, pub->spki, pub->spki_len, &why);
-    if (rc == BK_OK && !is_same_key(&own, pub))
+    if (pub->spki == NULL)
+        rc = bk_fail(&why, BK_E_TOKEN, "it is missing");
+    else
+        rc = bk_public_from_spki(&own, pub->spki, pub->spki_len, &why);
+    if (rc == BK_OK && (!is_same_key(&own, pub) || own.bits != pub->bits || !is_scheme_for(&own, pub->scheme)))
         rc = bk_fail(&why, BK_E_TOKEN, "it is not the one that its id says");
     bk_public_free(&own);
     if (rc == BK_E_NO_ROOM)
@@ -298,7 +334,7 @@ remote_key_take(struct p11_token *t, enum p11_use use, struct request *r, struct
 
     if ((rc = get_key(t, r, &told, err)) != BK_OK)
         return rc;
-    if ((rc = check_public(t, &told.pub, err)) != BK_OK) {
+    if ((rc = remote_public_check(t, &told.pub, err)) != BK_OK) {
         bk_public_free(&told.pub);
         return rc;
     }

@@ -28,6 +28,8 @@
 #define STILL_MS 60000
 /* How long a call may still take after a request to stop. */
 #define CANCEL_MS 3000
+/* How long a worker may leave unread what it is sent; it never does for long. */
+#define UNREAD_S 3
 /* How long logging out and finalizing may take: all work is done by then. */
 #define END_MS 10000
 /* How long a process whose socket has closed may take to be dead. */
@@ -43,7 +45,7 @@ struct process {
     struct connection *idle; /* connections that nobody uses */
     uint64_t slots;          /* a bit for each slot that is in use */
     int reaped, status;      /* of waitpid */
-    char hung[64];           /* what it was killed in */
+    struct bk_err why;       /* we ended it; BK_OK: we did not */
     atomic_int gone, died_in_login, paused;
 };
 
@@ -82,8 +84,10 @@ make_watch(struct process *p, int *fd, struct bk_err *err)
 {
     void *at;
 
-    *fd = memfd_create("bk-watch", MFD_CLOEXEC);
-    if (*fd < 0 || ftruncate(*fd, sizeof(struct watch)) != 0)
+    *fd = memfd_create("bk-watch", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    /* sealed, for memory that the worker cuts off would end the program that looks at it */
+    if (*fd < 0 || ftruncate(*fd, sizeof(struct watch)) != 0 ||
+        fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
         return bk_fail_errno(err, errno, "memory to watch a token's process by");
     at = mmap(NULL, sizeof(struct watch), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
     if (at == MAP_FAILED)
@@ -221,6 +225,17 @@ await(struct process *p, int ms)
     }
 }
 
+/* Whatever ends it: a login that was refused, or is under way, must not be made anew. */
+static void
+note_login(struct process *p)
+{
+    if (atomic_load(&p->watch->login_failed) != 0)
+        atomic_store(&p->died_in_login, 1);
+    for (size_t i = 0; i < WATCH_SLOTS; i++)
+        if (atomic_load(&p->watch->slots[i].limit_ms) != 0 && strncmp(p->watch->slots[i].call, "C_Login", 7) == 0)
+            atomic_store(&p->died_in_login, 1);
+}
+
 /* Under the lock. Whoever sees first that it is dead, or must be, ends it for all. */
 static void
 reap(struct process *p, int patience_ms)
@@ -230,8 +245,23 @@ reap(struct process *p, int patience_ms)
     if (patience_ms == 0 || !await(p, patience_ms))
         (void)kill(p->pid, SIGKILL);
     (void)bk_reap(p->pid, &p->status, 0);
+    note_login(p);
     p->reaped = 1;
     atomic_store(&p->gone, 1);
+}
+
+/* 1 if it has ended by itself within the time for that. A request to stop makes it short. */
+static int
+has_ended(struct process *p)
+{
+    int stop_ms = 0;
+
+    for (uint64_t ms = 0; ms < END_MS && stop_ms < CANCEL_MS; ms += TICK_MS) {
+        if (await(p, TICK_MS))
+            return 1;
+        stop_ms += bk_cancelled(p->options.cancel) ? TICK_MS : 0;
+    }
+    return 0;
 }
 
 void
@@ -248,7 +278,9 @@ process_end(struct process *p, int *status)
     }
     (void)close(p->control);
     p->control = -1;
-    reap(p, bk_cancelled(p->options.cancel) ? CANCEL_MS : END_MS);
+    if (!p->reaped)
+        (void)has_ended(p);
+    reap(p, 0);
     *status = p->status;
     process_free(p);
 }
@@ -285,6 +317,7 @@ static enum bk_code
 connect_new(struct process *p, unsigned slot, struct connection **out, struct bk_err *err)
 {
     const struct timeval tick = {.tv_usec = TICK_MS * 1000L};
+    const struct timeval unread = {.tv_sec = UNREAD_S};
     struct connection *c = calloc(1, sizeof *c);
     int ends[2];
 
@@ -297,7 +330,8 @@ connect_new(struct process *p, unsigned slot, struct connection **out, struct bk
     (void)send_descriptor(p->control, (uint8_t)slot, ends[1]);
     (void)close(ends[1]);
     *c = (struct connection){.fd = ends[0], .slot = slot};
-    if (setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick) != 0) {
+    if (setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick) != 0 ||
+        setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &unread, sizeof unread) != 0) {
         (void)close(c->fd);
         free(c);
         return bk_fail_errno(err, errno, "a socket to a token's process");
@@ -327,6 +361,8 @@ process_connect(struct process *p, struct connection **out, struct bk_err *err)
             p->slots |= (uint64_t)1 << slot;
     }
     pthread_mutex_unlock(&p->lock);
+    if (rc == BK_OK)
+        (*out)->stop_ms = 0;
     return rc;
 }
 
@@ -347,14 +383,6 @@ process_release(struct process *p, struct connection *c, int good)
 
 /* --- death ---------------------------------------------------------------------------------------------------------
  */
-
-static void
-note_login(struct process *p)
-{
-    for (size_t i = 0; i < WATCH_SLOTS; i++)
-        if (atomic_load(&p->watch->slots[i].limit_ms) != 0 && strncmp(p->watch->slots[i].call, "C_Login", 7) == 0)
-            atomic_store(&p->died_in_login, 1);
-}
 
 /* " in C_Sign", or nothing. */
 static void
@@ -381,54 +409,67 @@ hint_broken(struct bk_err *err)
 static enum bk_code
 fail_dead(struct process *p, const struct connection *c, struct bk_err *err)
 {
+    struct bk_err own = {0};
     char in[64];
     enum bk_code rc;
 
     pthread_mutex_lock(&p->lock);
     in_call(&p->watch->slots[c->slot], in, sizeof in);
-    if (!p->reaped)
-        note_login(p);
     reap(p, DEATH_MS);
-    if (p->hung[0] != '\0')
-        rc = bk_fail(err, BK_E_TOKEN, "%s did not return in time, so that the module's process was ended", p->hung);
-    else if (WIFSIGNALED(p->status))
-        rc = bk_fail(err, BK_E_TOKEN, "the module crashed%s: signal %d, %s", in, WTERMSIG(p->status),
+    if (p->why.code != BK_OK) {
+        own = p->why;
+        rc = own.code;
+    } else if (WIFSIGNALED(p->status)) {
+        rc = bk_fail(&own, BK_E_TOKEN, "the module crashed%s: signal %d, %s", in, WTERMSIG(p->status),
                      strsignal(WTERMSIG(p->status)));
-    else
-        rc = bk_fail(err, BK_E_TOKEN, "the module ended its process%s, with status %d", in, WEXITSTATUS(p->status));
+        hint_broken(&own);
+    } else {
+        rc = bk_fail(&own, BK_E_TOKEN, "the module ended its process%s, with status %d", in, WEXITSTATUS(p->status));
+        hint_broken(&own);
+    }
     pthread_mutex_unlock(&p->lock);
-    hint_broken(err);
+    if (err != NULL)
+        *err = own;
+    return rc;
+}
+
+/* Ends it, and all who use it hear why, unless it was dead already. */
+static enum bk_code
+end_for(struct process *p, const struct bk_err *why, struct bk_err *err)
+{
+    enum bk_code rc = why->code;
+
+    pthread_mutex_lock(&p->lock);
+    if (!p->reaped)
+        p->why = *why;
+    reap(p, 0);
+    pthread_mutex_unlock(&p->lock);
+    if (err != NULL)
+        *err = *why;
     return rc;
 }
 
 static enum bk_code
 end_hung(struct process *p, const struct connection *c, struct bk_err *err)
 {
-    const struct watch_slot *slot = &p->watch->slots[c->slot];
+    struct bk_err why = {0};
+    char in[64];
 
-    pthread_mutex_lock(&p->lock);
-    if (!p->reaped) {
-        char in[64];
-
-        note_login(p);
-        in_call(slot, in, sizeof in);
-        (void)snprintf(p->hung, sizeof p->hung, "%s", in[0] != '\0' ? in + 4 : "the module's process");
-        reap(p, 0);
-    }
-    pthread_mutex_unlock(&p->lock);
-    return fail_dead(p, c, err);
+    in_call(&p->watch->slots[c->slot], in, sizeof in);
+    (void)!bk_fail(&why, BK_E_TOKEN, "%s did not return in time, so that the module's process was ended",
+                   in[0] != '\0' ? in + 4 : "the module's process");
+    hint_broken(&why);
+    return end_for(p, &why, err);
 }
 
 enum bk_code
 process_distrust(struct process *p, const struct bk_err *why, struct bk_err *err)
 {
-    enum bk_code rc = bk_fail(err, BK_E_TOKEN, "the module's process was ended: %s", why->message);
+    struct bk_err told = {0};
 
-    pthread_mutex_lock(&p->lock);
-    reap(p, 0);
-    pthread_mutex_unlock(&p->lock);
-    hint_broken(err);
-    return rc;
+    (void)!bk_fail(&told, BK_E_TOKEN, "the module's process was ended: %s", why->message);
+    hint_broken(&told);
+    return end_for(p, &told, err);
 }
 
 /* --- waiting -------------------------------------------------------------------------------------------------------
@@ -438,7 +479,7 @@ process_distrust(struct process *p, const struct bk_err *why, struct bk_err *err
  * takes nobody for dead when it goes on. */
 struct vigil {
     unsigned step, sum;
-    unsigned call_ms, still_ms, cancel_ms;
+    unsigned call_ms, still_ms;
 };
 
 static int
@@ -467,19 +508,30 @@ call_is_overdue(const struct watch_slot *slot, struct vigil *v)
     return limit != 0 && v->call_ms >= limit;
 }
 
-/* BK_E_CANCELLED, after a while, ends the worker: it may be in the midst of anything. */
-static enum bk_code
-check_cancelled(struct process *p, struct vigil *v, struct bk_err *err)
+static uint64_t
+now_ms(void)
 {
+    struct timespec now = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* BK_E_CANCELLED, after a while, ends the worker: it may be in the midst of anything. That while is the whole
+ * request's, of however many messages. */
+static enum bk_code
+check_cancelled(struct process *p, struct connection *c, struct bk_err *err)
+{
+    struct bk_err why = {0};
+
     if (!bk_cancelled(p->options.cancel))
         return BK_OK;
-    v->cancel_ms += TICK_MS;
-    if (v->cancel_ms < CANCEL_MS)
+    if (c->stop_ms == 0)
+        c->stop_ms = now_ms();
+    if (now_ms() - c->stop_ms < CANCEL_MS)
         return BK_OK;
-    pthread_mutex_lock(&p->lock);
-    reap(p, 0);
-    pthread_mutex_unlock(&p->lock);
-    return bk_fail(err, BK_E_CANCELLED, "stopped while a call of the token was under way");
+    (void)!bk_fail(&why, BK_E_CANCELLED, "stopped while a call of the token was under way");
+    return end_for(p, &why, err);
 }
 
 enum bk_code
@@ -494,7 +546,7 @@ process_receive(struct process *p, struct connection *c, struct wire_in *in, str
     for (;;) {
         rc = wire_receive(c->fd, in, &own);
         if (rc == BK_OK)
-            return BK_OK;
+            return in->type == WIRE_DONE ? BK_OK : check_cancelled(p, c, err);
         if (rc == BK_E_INCOMPLETE)
             return fail_dead(p, c, err);
         if (rc == BK_E_NO_ROOM) {
@@ -506,7 +558,7 @@ process_receive(struct process *p, struct connection *c, struct wire_in *in, str
             return process_distrust(p, &own, err);
         if (call_is_overdue(slot, &v) || worker_is_still(p, &v))
             return end_hung(p, c, err);
-        if ((rc = check_cancelled(p, &v, err)) != BK_OK)
+        if ((rc = check_cancelled(p, c, err)) != BK_OK)
             return rc;
     }
 }
@@ -520,6 +572,8 @@ process_send(struct process *p, struct connection *c, struct wire_out *o, const 
 
     if (rc == BK_E_IO)
         return fail_dead(p, c, err);
+    if (rc == BK_E_FORMAT)
+        return process_distrust(p, &own, err);
     if (rc != BK_OK && err != NULL)
         *err = own;
     return rc;

@@ -5,6 +5,7 @@
 #ifndef BK_WORKER_PROCESS_H
 #define BK_WORKER_PROCESS_H
 
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/log.h"
@@ -28,6 +29,7 @@ void process_end(struct process *p, int *status);
 struct connection {
     int fd;
     unsigned slot;
+    uint64_t stop_ms; /* when a request to stop was first seen during this request; 0: not yet */
     struct connection *next;
 };
 
@@ -43,7 +45,7 @@ void process_release(struct process *p, struct connection *c, int good);
  */
 BK_MUST_USE enum bk_code process_receive(struct process *p, struct connection *c, struct wire_in *in,
                                          struct bk_err *err);
-/* Sends; a worker that is gone is found out by the next process_receive. */
+/* Sends. BK_E_TOKEN as above, also for a worker that does not read what it is sent. */
 BK_MUST_USE enum bk_code process_send(struct process *p, struct connection *c, struct wire_out *o,
                                       const struct bk_secret *secret, struct bk_err *err);
 /* A worker that answered nonsense: ends it; the error for that. */
@@ -54,7 +56,7 @@ void process_pause(struct process *p, int on);
 
 /* 1 once it was seen to be dead, for every thread. */
 int process_is_gone(const struct process *p);
-/* 1 if it died while a login was under way, which may have counted as a wrong PIN. */
+/* 1 if it died while a login was under way, which may have counted as a wrong PIN, or after one that was refused. */
 int process_died_in_login(const struct process *p);
 
 #endif

@@ -419,11 +419,20 @@ generate(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 /* --- lists ---------------------------------------------------------------------------------------------------------
  */
 
-/* Sends s->event; 1 if the program wants no more, or is gone. */
+/* Sends s->event; 1 if the program wants no more, or could not be told. */
 static int
 offer(struct serving *s)
 {
-    return serving_ask(s, NULL, NULL) != BK_OK || s->answer.type != WIRE_GO_ON;
+    return serving_ask(s, NULL, &s->unsaid) != BK_OK || s->answer.type != WIRE_GO_ON;
+}
+
+/* A list that is not whole is no list. */
+static enum bk_code
+all_said(const struct serving *s, struct bk_err *err)
+{
+    if (s->unsaid.code != BK_OK && err != NULL)
+        *err = s->unsaid;
+    return s->unsaid.code;
 }
 
 static int
@@ -459,6 +468,8 @@ list(struct serving *s, struct bk_secret *secret, struct bk_err *err)
         rc = wire_end(&s->in, err);
     if (rc == BK_OK)
         rc = p11_token_list(t.token, &t.uri, log_in, each_item, s, &stopped, err);
+    if (rc == BK_OK)
+        rc = all_said(s, err);
     wire_put_u32(&s->out, stopped != 0);
     p11_uri_free(&t.uri);
     return rc;
@@ -476,6 +487,8 @@ probe(struct serving *s, struct bk_secret *secret, struct bk_err *err)
         rc = wire_end(&s->in, err);
     if (rc == BK_OK)
         rc = p11_token_probe(t.token, &t.uri, lasting, each_probe_item, s, err);
+    if (rc == BK_OK)
+        rc = all_said(s, err);
     p11_uri_free(&t.uri);
     return rc;
 }

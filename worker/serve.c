@@ -79,6 +79,9 @@ after_call(void *ctx, const char *call, CK_RV rv)
     const struct server *server = ctx;
     char text[P11_RV_TEXT];
 
+    /* before anything else can happen, and the module crash: whoever starts the next worker must know */
+    if (strncmp(call, "C_Login", 7) == 0 && rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
+        atomic_store(&server->options->watch->login_failed, 1);
     if (current != NULL)
         note_call(current->slot, "", 0);
     if (server->options->trace != NULL)
@@ -183,6 +186,7 @@ serve_request(struct serving *s)
     struct bk_err err = {0};
     enum bk_code rc;
 
+    s->unsaid = (struct bk_err){0};
     wire_begin(&s->out, WIRE_DONE);
     wire_put_u32(&s->out, BK_OK);
     rc = serving_request(s, &secret, &err);
@@ -268,10 +272,9 @@ static enum bk_code
 start_connection(struct server *server, int fd, uint8_t slot, struct bk_err *err)
 {
     struct serving *s = calloc(1, sizeof *s);
-    pthread_t thread;
     int rc;
 
-    if (s == NULL || slot >= WATCH_SLOTS) {
+    if (s == NULL || slot >= WATCH_SLOTS || server->started[slot]) {
         free(s);
         (void)close(fd);
         return s == NULL ? bk_fail_nomem(err) : bk_fail(err, BK_E_INTERNAL, "no connection has the number %d", slot);
@@ -282,14 +285,14 @@ start_connection(struct server *server, int fd, uint8_t slot, struct bk_err *err
     pthread_mutex_lock(&server->lock);
     server->connections++;
     pthread_mutex_unlock(&server->lock);
-    if ((rc = pthread_create(&thread, NULL, serve_connection, s)) != 0) {
+    if ((rc = pthread_create(&server->threads[slot], NULL, serve_connection, s)) != 0) {
         serving_free(s);
         pthread_mutex_lock(&server->lock);
         server->connections--;
         pthread_mutex_unlock(&server->lock);
         return bk_fail_errno(err, rc, "a thread for a connection");
     }
-    (void)pthread_detach(thread);
+    server->started[slot] = 1;
     return BK_OK;
 }
 
@@ -307,7 +310,13 @@ wait_for_connections(struct server *server, struct bk_err *err)
         rc = pthread_cond_timedwait(&server->idle, &server->lock, &until);
     rc = server->connections > 0;
     pthread_mutex_unlock(&server->lock);
-    return rc == 0 ? BK_OK : bk_fail(err, BK_E_TOKEN, "a call of the module does not return");
+    if (rc != 0)
+        return bk_fail(err, BK_E_TOKEN, "a call of the module does not return");
+    /* what runs at the end of a thread may be in a library that the module brought, and that is unloaded with it */
+    for (size_t i = 0; i < WATCH_SLOTS; i++)
+        if (server->started[i])
+            (void)pthread_join(server->threads[i], NULL);
+    return BK_OK;
 }
 
 static enum bk_code

@@ -14,6 +14,8 @@ struct server {
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t idle;  /* a connection has ended */
     unsigned connections;
+    pthread_t threads[WATCH_SLOTS]; /* by the slot of their connection, which is used once */
+    int started[WATCH_SLOTS];
     struct p11_token **tokens; /* by their number on the wire */
     size_t token_count;
     struct bk_key **keys; /* the same; NULL where one was closed */
@@ -29,6 +31,7 @@ struct serving {
     struct wire_out out; /* its answer */
     struct wire_out event;
     struct wire_in answer; /* to an event */
+    struct bk_err unsaid;  /* an event of this request could not be told, so that its result is not whole */
 };
 
 /* Does the request s->in and adds its result to s->out, or to secret. *err is filled on failure. */

@@ -17,6 +17,7 @@ struct watch_slot {
 };
 
 struct watch {
+    atomic_uint login_failed; /* a login was refused, so that its PIN must not be tried again, whatever comes then */
     struct watch_slot slots[WATCH_SLOTS];
 };
 

@@ -7,8 +7,14 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "base/text.h"
+
 /* type u16, secret u16 (its length; 0: none follows) */
 #define HEADER 4
+/* How many times the socket's limit of time (SO_RCVTIMEO) a secret may come after its message. */
+#define SECRET_WAITS 50
+/* The longest of the texts that are shown, a token's description in a message, fits many times. */
+#define SHOWN_MAX 2048
 /* The length of a text that is NULL. */
 #define NO_TEXT UINT32_MAX
 
@@ -241,6 +247,24 @@ wire_get_some_text(struct wire_in *in)
     return text == NULL ? "" : text;
 }
 
+const char *
+wire_get_shown(struct wire_in *in)
+{
+    const char *text = wire_get_some_text(in);
+    char plain[SHOWN_MAX];
+    size_t len = strlen(text);
+
+    if (len >= sizeof plain) {
+        spoil(in, "text without end");
+        return "";
+    }
+    /* never longer than it was; and the room is ours */
+    (void)bk_text_plain(plain, sizeof plain, text, len);
+    if (strcmp(plain, text) != 0)
+        memcpy((char *)(uintptr_t)text, plain, strlen(plain) + 1);
+    return text;
+}
+
 /* At most room bytes. */
 static size_t
 get_into(struct wire_in *in, uint8_t *out, size_t room)
@@ -341,8 +365,8 @@ wire_get_uri(struct wire_in *in, struct p11_uri *uri, int *there, struct bk_err 
 void
 wire_get_pin_request(struct wire_in *in, struct p11_pin_request *req)
 {
-    req->token_label = wire_get_some_text(in);
-    req->token_serial = wire_get_some_text(in);
+    req->token_label = wire_get_shown(in);
+    req->token_serial = wire_get_shown(in);
     req->pin_source = wire_get_text(in);
     req->count_low = wire_get_flag(in);
     req->final_try = wire_get_flag(in);
@@ -355,13 +379,13 @@ wire_get_item(struct wire_in *in, struct p11_item *item)
     int *flags[12];
 
     *item = (struct p11_item){0};
-    item->token_label = wire_get_some_text(in);
-    item->token_serial = wire_get_some_text(in);
-    item->token_model = wire_get_some_text(in);
-    item->module_name = wire_get_some_text(in);
-    item->class_name = wire_get_some_text(in);
-    item->label = wire_get_some_text(in);
-    item->id_hex = wire_get_some_text(in);
+    item->token_label = wire_get_shown(in);
+    item->token_serial = wire_get_shown(in);
+    item->token_model = wire_get_shown(in);
+    item->module_name = wire_get_shown(in);
+    item->class_name = wire_get_shown(in);
+    item->label = wire_get_shown(in);
+    item->id_hex = wire_get_shown(in);
     item->made = wire_get_text(in);
     wire_get_public(in, &item->pub);
     item->uri = item->pub.uri;
@@ -404,6 +428,8 @@ send_one(int fd, const void *data, size_t len, struct bk_err *err)
         ;
     if (n == (ssize_t)len)
         return BK_OK;
+    if (n < 0 && errno == EAGAIN)
+        return bk_fail(err, BK_E_FORMAT, "it does not read what it is sent");
     return bk_fail_errno(err, n < 0 ? errno : EMSGSIZE, "sending to the other process");
 }
 
@@ -442,7 +468,18 @@ receive_one(int fd, void *room, size_t len, size_t *got, struct bk_err *err)
     return BK_OK;
 }
 
-/* It was sent right after its message, so that there is nothing to wait for but a signal's interruption. */
+/* It was sent right after its message, but the other side may have had to wait for a processor in between. */
+static enum bk_code
+await_secret(int fd, uint8_t *room, size_t len, size_t *got, struct bk_err *err)
+{
+    enum bk_code rc;
+    int waits = 0;
+
+    while ((rc = receive_one(fd, room, len, got, err)) == BK_E_CANCELLED && waits < SECRET_WAITS)
+        waits += errno != EINTR;
+    return rc;
+}
+
 static enum bk_code
 receive_secret(int fd, size_t len, struct bk_secret *secret, struct bk_err *err)
 {
@@ -451,10 +488,12 @@ receive_secret(int fd, size_t len, struct bk_secret *secret, struct bk_err *err)
 
     if (len > WIRE_SECRET_MAX)
         return bk_fail(err, BK_E_FORMAT, "a secret of %zu bytes is too long", len);
-    if ((rc = bk_secret_alloc(secret, len, err)) != BK_OK)
+    if ((rc = bk_secret_alloc(secret, len, err)) != BK_OK) {
+        /* nobody shall take it for the next message: it is thrown away unread */
+        (void)!await_secret(fd, NULL, 0, &got, NULL);
         return rc;
-    while ((rc = receive_one(fd, secret->data, len, &got, err)) == BK_E_CANCELLED && errno == EINTR)
-        ;
+    }
+    rc = await_secret(fd, secret->data, len, &got, err);
     if (rc == BK_OK && got != len)
         rc = bk_fail(err, BK_E_FORMAT, "a secret of %zu bytes has %zu", len, got);
     if (rc == BK_E_CANCELLED)

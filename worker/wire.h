@@ -104,6 +104,8 @@ int wire_get_tristate(struct wire_in *in);                   /* 0, 1 or -1 */
 const uint8_t *wire_get_bytes(struct wire_in *in, size_t *len);
 const char *wire_get_text(struct wire_in *in);      /* NULL if that was sent */
 const char *wire_get_some_text(struct wire_in *in); /* never NULL: "" */
+/* The same, made fit for people (bk_text_plain): what a worker says of its tokens must not command a terminal. */
+const char *wire_get_shown(struct wire_in *in);
 void wire_get_id(struct wire_in *in, struct bk_key_id *id);
 /* At most room of them. */
 size_t wire_get_ids(struct wire_in *in, struct bk_key_id *ids, size_t room);
@@ -121,7 +123,8 @@ void wire_get_probe_item(struct wire_in *in, struct p11_probe_item *item);
 /* BK_E_INTERNAL unless everything was there and nothing is left over. */
 BK_MUST_USE enum bk_code wire_end(struct wire_in *in, struct bk_err *err);
 
-/* secret may be NULL. BK_E_IO when the other side is gone. */
+/* secret may be NULL. BK_E_IO when the other side is gone, BK_E_FORMAT when it did not read within the socket's own
+ * limit of time (SO_SNDTIMEO). */
 BK_MUST_USE enum bk_code wire_send(int fd, struct wire_out *o, const struct bk_secret *secret, struct bk_err *err);
 /*
  * Waits for a message. BK_E_INCOMPLETE when the other side is gone, BK_E_CANCELLED when the socket's own limit of time

@@ -7,6 +7,8 @@
 #include "pkcs11/text.h"
 #include "worker/client.h"
 
+/* More warnings than that about one request have no end. */
+#define TEXTS_MAX 1000
 /* How long one call of a module may take unless the program says otherwise. */
 #define TIMEOUT_S 60
 
@@ -57,10 +59,31 @@ reply(const struct line *l, enum wire_type type, const struct bk_secret *secret,
     return rc;
 }
 
+/* What is asked for must be the PIN of the token that the request is about, from where its URI says, and only once:
+ * somebody will type it, believing what stands there, or a program may be run for it. */
+static enum bk_code
+check_pin_request(const struct request *r, const struct p11_pin_request *req, struct bk_err *err)
+{
+    struct p11_token *t = r->token;
+    int again;
+
+    if (t == NULL || strcmp(req->token_label, t->label) != 0 || strcmp(req->token_serial, t->serial) != 0 ||
+        req->security_officer != r->officer)
+        return bk_fail(err, BK_E_FORMAT, "it asked for a PIN that is not its own");
+    if (req->pin_source != NULL && (r->pin_source == NULL || strcmp(req->pin_source, r->pin_source) != 0))
+        return bk_fail(err, BK_E_FORMAT, "it asked for a PIN from another source than was named");
+    pthread_mutex_lock(&t->lock);
+    again = t->asked == r->life;
+    t->asked = r->life;
+    pthread_mutex_unlock(&t->lock);
+    return again ? bk_fail(err, BK_E_FORMAT, "it asked for its PIN again") : BK_OK;
+}
+
 /* The PIN passes through here and is not kept. */
 static enum bk_code
-answer_pin(const struct line *l, struct wire_in *in, struct bk_err *err)
+answer_pin(const struct line *l, struct request *r, struct bk_err *err)
 {
+    struct wire_in *in = &r->in;
     const struct p11_options *options = &l->p11->options;
     struct p11_pin_request req = {0};
     struct bk_secret pin = {0};
@@ -68,7 +91,7 @@ answer_pin(const struct line *l, struct wire_in *in, struct bk_err *err)
     enum bk_code rc;
 
     wire_get_pin_request(in, &req);
-    if ((rc = wire_end(in, err)) != BK_OK)
+    if ((rc = wire_end(in, err)) != BK_OK || (rc = check_pin_request(r, &req, err)) != BK_OK)
         return rc;
     process_pause(l->process, 1);
     rc = options->pin == NULL ? bk_fail(&own, BK_E_PIN, "token '%s': no PIN is to be had", req.token_label)
@@ -124,11 +147,14 @@ answer_accepted(const struct line *l, struct request *r, struct bk_err *err)
 }
 
 static enum bk_code
-hear_text(const struct line *l, struct wire_in *in, struct bk_err *err)
+hear_text(const struct line *l, struct request *r, struct bk_err *err)
 {
+    struct wire_in *in = &r->in;
     const char *text = wire_get_some_text(in);
     enum bk_code rc = wire_end(in, err);
 
+    if (rc == BK_OK && ++r->texts > TEXTS_MAX)
+        rc = bk_fail(err, BK_E_FORMAT, "it warns without end");
     if (rc == BK_OK && in->type == WIRE_WARN)
         bk_warn(l->p11->options.log, "%s", text);
     else if (rc == BK_OK)
@@ -143,9 +169,9 @@ hear(const struct line *l, struct request *r, int *done, struct bk_err *err)
     switch (r->in.type) {
     case WIRE_WARN:
     case WIRE_LEFT_OUT:
-        return hear_text(l, &r->in, err);
+        return hear_text(l, r, err);
     case WIRE_PIN:
-        return answer_pin(l, &r->in, err);
+        return answer_pin(l, r, err);
     case WIRE_ITEM:
         return answer_item(l, r, err);
     case WIRE_PROBE_ITEM:
@@ -190,12 +216,14 @@ result(struct process *process, struct request *r, uint32_t *flags, struct bk_er
 
     if (in->body.len - in->body.pos >= 4 && bk_get_u32(in->body.data + in->body.pos) == BK_OK) {
         (void)wire_get_u32(in);
+        r->answered = 1;
         return BK_OK;
     }
     wire_get_error(in, &told);
     *flags = wire_get_u32(in);
     if (wire_end(in, &why) != BK_OK)
         return process_distrust(process, &why, err);
+    r->answered = 1;
     if (err != NULL)
         *err = told;
     return told.code;
@@ -207,6 +235,7 @@ exchange(struct p11 *p, struct process *process, struct request *r, uint32_t *fl
     struct line l = {.p11 = p, .process = process};
     enum bk_code rc;
 
+    r->answered = 0;
     if ((rc = process_connect(process, &l.connection, err)) != BK_OK)
         return rc;
     rc = talk(&l, r, err);
@@ -329,10 +358,12 @@ have_process(struct worker *w, struct bk_err *err)
 static void
 note_death(struct worker *w, struct bk_err *why)
 {
-    w->deaths++;
+    w->deaths += w->noted != w->life;
+    w->noted = w->life;
     bk_err_prefix(why, "%s", w->where);
     if (process_died_in_login(w->process)) {
-        bk_err_hint(why, "the login that was under way may have counted as a wrong PIN, so it is not tried again");
+        bk_err_hint(why,
+                    "a login was refused, or was under way and may have counted as a wrong PIN: it is not tried again");
         (void)give_up(w, why);
     } else if (w->deaths >= WORKER_DEATHS_MAX) {
         (void)give_up(w, why);
@@ -373,7 +404,7 @@ used(struct worker *w, struct request *r, enum bk_code rc, uint32_t flags, struc
 {
     pthread_mutex_lock(&w->lock);
     w->login_failed |= (flags & WIRE_LOGIN_FAILED) != 0;
-    if (rc != BK_OK && process_is_gone(w->process)) {
+    if (rc != BK_OK && !r->answered && process_is_gone(w->process)) {
         r->fate = REQUEST_DIED;
         if (rc == BK_E_CANCELLED)
             (void)give_up(w, why);
@@ -381,8 +412,8 @@ used(struct worker *w, struct request *r, enum bk_code rc, uint32_t flags, struc
             note_death(w, why);
     } else if (rc != BK_OK && (flags & WIRE_LOST) != 0) {
         r->fate = REQUEST_LOST;
-    } else if (!r->upkeep) {
-        w->deaths = 0;
+    } else if (rc != BK_OK && !r->upkeep) {
+        w->deaths = 0; /* of a good result the end must be good, too */
     }
     if (--w->users == 0)
         pthread_cond_broadcast(&w->unused);
@@ -433,13 +464,17 @@ worker_result_end(struct worker *w, struct request *r, struct bk_err *err)
     struct bk_err why = {0};
     enum bk_code rc = wire_end(&r->in, &why);
 
-    if (rc == BK_OK)
-        return BK_OK;
     pthread_mutex_lock(&w->lock);
-    if (rc == BK_E_FORMAT && w->process != NULL && r->life == w->life)
+    if (rc == BK_OK && !r->upkeep && r->life == w->life)
+        w->deaths = 0;
+    if (rc == BK_E_FORMAT && w->process != NULL && r->life == w->life) {
         rc = process_distrust(w->process, &why, &why);
+        note_death(w, &why);
+    } else if (rc == BK_E_FORMAT) {
+        rc = bk_fail(&why, BK_E_TOKEN, "%s: its process answered nonsense, and has ended", w->where);
+    }
     pthread_mutex_unlock(&w->lock);
-    if (err != NULL)
+    if (rc != BK_OK && err != NULL)
         *err = why;
     return rc;
 }
@@ -556,30 +591,51 @@ worker_may_go_on(struct worker *w, const struct request *r, enum bk_code rc, uns
 /* --- the configured modules ----------------------------------------------------------------------------------------
  */
 
-static enum bk_code
-add_named(struct p11 *p, struct request *r, struct worker **first, struct bk_err *err)
+static int
+is_known(const struct p11 *p, const char *name)
 {
-    struct bk_err why = {0};
-    uint32_t count = wire_get_below(&r->in, 4096);
-    enum bk_code rc = BK_OK;
+    for (const struct worker *w = p->workers; w != NULL; w = w->next)
+        if (!w->is_path && strcmp(w->name, name) == 0)
+            return 1;
+    return 0;
+}
 
-    for (uint32_t i = 0; rc == BK_OK && i < count; i++) {
-        const char *name = wire_get_some_text(&r->in);
-        const char *file = wire_get_text(&r->in);
-        int plain = wire_get_flag(&r->in);
+/* Reads the list; with p those that are not known yet become workers, of which *first is the first. */
+static enum bk_code
+read_named(struct wire_in *in, struct p11 *p, struct worker **first, struct bk_err *err)
+{
+    uint32_t count = wire_get_below(in, 4096);
+
+    for (uint32_t i = 0; i < count && in->body.failed == NULL; i++) {
+        const char *name = wire_get_some_text(in);
+        const char *file = wire_get_text(in);
+        int plain = wire_get_flag(in);
         struct worker *w = NULL;
+        enum bk_code rc;
 
-        if (r->in.body.failed != NULL)
-            break;
+        if (p == NULL || in->body.failed != NULL || is_known(p, name))
+            continue;
         if ((rc = worker_add(p, name, file, &w, err)) != BK_OK)
-            break;
+            return rc;
         w->by_file = plain && file != NULL;
         if (*first == NULL)
             *first = w;
     }
-    if (rc == BK_OK && wire_end(&r->in, &why) != BK_OK)
-        rc = bk_fail(err, BK_E_TOKEN, "the process that looks for PKCS#11 modules: %s", why.message);
-    return rc;
+    return BK_OK;
+}
+
+/* None is added of a list that is not whole. */
+static enum bk_code
+add_named(struct p11 *p, struct request *r, struct worker **first, struct bk_err *err)
+{
+    struct bk_reader begin = r->in.body;
+    struct bk_err why = {0};
+
+    (void)!read_named(&r->in, NULL, first, err);
+    if (wire_end(&r->in, &why) != BK_OK)
+        return bk_fail(err, BK_E_TOKEN, "the process that looks for PKCS#11 modules: %s", why.message);
+    r->in.body = begin;
+    return read_named(&r->in, p, first, err);
 }
 
 enum bk_code

@@ -22,6 +22,7 @@
 #include "tests/fuzz/archive_parts.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/support/fake_key.h"
+#include "worker/wire.h"
 
 static const char *folder;
 
@@ -390,6 +391,63 @@ write_texts(const char *name, const struct text *list, size_t count)
                   strlen(list[i].text));
 }
 
+/* ---- messages of token workers; the first byte is wire_fuzz.c's reader ---- */
+
+static void
+write_wire(const char *seed, uint8_t reader, struct wire_out *o)
+{
+    fuzz_hold(!o->failed);
+    write_two("wire", seed, &reader, 1, o->body.data + 4, o->body.len - 4);
+    wire_begin(o, WIRE_DONE);
+}
+
+static void
+write_wires(void)
+{
+    const struct bk_key_id id[2] = {{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20}, 20},
+                                    {{1, 2, 3, 4}, 4}};
+    const struct bk_err err = {.code = BK_E_PIN, .token_rv = 0xa0, .message = "refused", .hint = "look"};
+    const struct bk_wrapped w = {.scheme = BK_SCHEME_ECDH_P256, .id = id[0], .ephemeral_len = 65, .len = 40};
+    const struct p11_pin_request pin = {.token_label = "a", .token_serial = "1", .pin_source = "file:pin"};
+    const struct p11_probe_item probe = {.kind = P11_P384, .works = 1, .why = "so"};
+    struct p11_item item = {"a", "1", "m", "n", "private key", "label", "0a", NULL, .pub = {.id = id[1]}};
+    struct p11_uri uri = {0};
+    struct bk_key *key = NULL;
+    struct wire_out o = {0};
+    struct bk_err failed;
+
+    fuzz_must(fake_key_new(BK_KEY_P256, 0, &key, &failed), &failed);
+    fuzz_must(p11_uri_parse(&uri, "pkcs11:token=a%20b;id=%01?pin-source=file:pin", &failed), &failed);
+    wire_begin(&o, WIRE_DONE);
+    for (uint32_t i = 0; i < 4; i++)
+        wire_put_u32(&o, i % 2);
+    write_wire("numbers", 0, &o);
+    wire_put_bytes(&o, "\0\1", 2);
+    wire_put_text(&o, NULL);
+    wire_put_text(&o, "text");
+    write_wire("texts", 1, &o);
+    wire_put_id(&o, &id[0]);
+    wire_put_ids(&o, id, 2);
+    write_wire("ids", 2, &o);
+    wire_put_public(&o, &key->pub);
+    write_wire("public", 3, &o);
+    wire_put_wrapped(&o, &w);
+    write_wire("wrapped", 4, &o);
+    wire_put_error(&o, &err);
+    write_wire("error", 5, &o);
+    wire_put_uri(&o, &uri);
+    write_wire("uri", 6, &o);
+    wire_put_pin_request(&o, &pin);
+    write_wire("pin", 7, &o);
+    wire_put_item(&o, &item);
+    write_wire("item", 8, &o);
+    wire_put_probe_item(&o, &probe);
+    write_wire("probe", 9, &o);
+    p11_uri_free(&uri);
+    bk_key_close(key);
+    bk_buf_free(&o.body);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -403,6 +461,7 @@ main(int argc, char **argv)
     write_package("one", 1, 0);
     write_package("four", 4, 3);
     write_two_signers();
+    write_wires();
     write_key("rsa", BK_KEY_RSA);
     write_key("p256", BK_KEY_P256);
     write_key("p384", BK_KEY_P384);
