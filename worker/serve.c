@@ -330,16 +330,25 @@ serve_program(struct server *server, struct bk_err *err)
 enum bk_code
 serve(const struct serve_options *options, struct bk_err *err)
 {
-    struct server server = {.options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
-    const struct bk_log log = {.warn = on_warn};
+    static const struct bk_log log = {.warn = on_warn};
     const struct p11_options p11_options = {.pin = on_pin, .log = &log};
+    struct server *server = calloc(1, sizeof *server);
     enum bk_code rc;
 
-    if ((rc = p11_open(&p11_options, &server.p11, err)) != BK_OK)
+    if (server == NULL)
+        return bk_fail_nomem(err);
+    server->options = options;
+    (void)pthread_mutex_init(&server->lock, NULL);
+    (void)pthread_cond_init(&server->idle, NULL);
+    if ((rc = p11_open(&p11_options, &server->p11, err)) != BK_OK) {
+        free(server);
         return rc;
-    server.p11->hook = (struct p11_hook){.ctx = &server, .before = before_call, .after = after_call};
-    if ((rc = serve_program(&server, err)) != BK_OK)
-        return rc; /* with threads in the module nothing can be taken down in order */
-    server_end(&server);
+    }
+    server->p11->hook = (struct p11_hook){.ctx = server, .before = before_call, .after = after_call};
+    /* with threads in the module nothing can be taken down in order, nor may what they use go away */
+    if ((rc = serve_program(server, err)) != BK_OK)
+        return rc;
+    server_end(server);
+    free(server);
     return BK_OK;
 }
