@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Each program on a real token, and one of its calls fails: each allocation of its own and of OpenSSL's, each system call,
-# each call of the module, in turn (tests/nth). The programs are those with sanitizers: no crash, no leak, the right class
-# of status with a message, no output that is not whole, no session left open, no secret left in memory, and a rotation
-# that failed can be finished. Every so manieth call, or with BK_LONG=1 every one, but for OpenSSL's many allocations.
+# Each program on a real token, and one of its calls fails, or one of its token worker's: each allocation of its own and
+# of OpenSSL's, each system call, each call of the module, in turn (tests/nth). They are those with sanitizers: no crash,
+# no hang, no leak, the right class of status with a message, no output that is not whole, no session left open, no secret
+# left in the memory of either process, and a rotation that failed can be finished. Every so manieth call, or with
+# BK_LONG=1 every one, but for OpenSSL's many allocations.
 set -euo pipefail
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-NTH=${BK_NTH_BIN:-$ROOT/build/asan/tests/nth}
+NTH=${BK_NTH_BIN:-$ROOT/build/asan/tests/nth/bin}
 export ASAN_OPTIONS=exitcode=99:detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:exitcode=99
 CKR_GENERAL_ERROR=5 CKR_HOST_MEMORY=2 CKR_DEVICE_REMOVED=50 CKR_SESSION_HANDLE_INVALID=179
 EIO=5 ENOSPC=28
@@ -23,17 +24,25 @@ wrong() {
     sed 's/^/    stderr: /' "$T/stderr" | head -30
 }
 
-# one PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer.
+# one SIDE PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer. SIDE is
+# program; worker: one of them, and those started after it are good; or workers: each. What is left is counted over all
+# of these processes that came to an end in order.
 one() {
+    local variable=BK_NTH_WORKER start=$SECONDS
+    if [[ $1 == program ]]; then variable=BK_NTH; fi
+    local -a every=()
+    if [[ $1 == workers ]]; then every=(BK_NTH_EVERY_WORKER=1); fi
     "${operation}_prepare"
-    rm -f "$T/report"
+    : >"$T/report"
     status=0
     read -r -a words <<<"$("${operation}_command")"
-    BK_NTH=$1 BK_NTH_REPORT=$T/report BK_NTH_SECRET=$T/$pin.pin timeout -k 5 60 "$NTH/${words[0]}-nth" "${words[@]:1}" \
-        </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
-    hit=$(sed -n '/^end /!{p;q}' "$T/report" 2>/dev/null || true)
-    sessions='' secrets='' left=''
-    read -r _ _ sessions secrets left < <(grep '^end ' "$T/report" 2>/dev/null) || true
+    env "${every[@]}" "$variable=$2" BK_NTH_REPORT="$T/report" BK_NTH_SECRET="$T/$pin.pin" \
+        timeout -k 5 60 "$NTH/${words[0]}" "${words[@]:1}" </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
+    took=$((SECONDS - start))
+    hit=$(sed -nE '/^(worker )?(end|failed) /!{s/^worker //;p;q}' "$T/report")
+    ends=$(grep -c '^end ' "$T/report") || true
+    read -r sessions secrets left < <(sed 's/^worker //' "$T/report" |
+        awk '$1 == "end" { sessions += $3; secrets += $4; left += $5 } END { print sessions + 0, secrets + 0, left + 0 }')
 }
 
 # judge WANTED : the case; WANTED are the statuses, besides 0, that the failure may have.
@@ -44,29 +53,32 @@ judge() {
     esac
     if grep -Eq 'Sanitizer|runtime error:' "$T/stderr"; then wrong 'a sanitizer has something to say'; fi
     if ((status != 0)) && ! grep -Eq "^bk-[a-z]+: " "$T/stderr"; then wrong 'fails without a word'; fi
-    if ((${sessions:-0} != 0)) && [[ $hit != C_CloseSession ]]; then wrong "$sessions sessions open"; fi
-    if ((${secrets:-0} != 0)); then wrong "$secrets bytes of secrets not wiped"; fi
-    if ((${left:-0} != 0)); then wrong "the PIN is in memory, $left times"; fi
-    if [[ -z ${left:-} ]] && ((status <= 9)); then wrong 'no report'; fi
+    if ((sessions != 0)) && [[ $hit != C_CloseSession ]]; then wrong "$sessions sessions open"; fi
+    if ((secrets != 0)); then wrong "$secrets bytes of secrets not wiped"; fi
+    if ((left != 0)); then wrong "the PIN is in memory, $left times"; fi
+    if ((ends == 0 && status <= 9)); then wrong 'no report'; fi
+    # a worker that has gone astray is waited for two seconds, and a few are started in its place
+    if ((took > 20)); then wrong "took $took seconds"; fi
     "${operation}_check"
 }
 
-# sweep CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h.
+# sweep SIDE CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h; a stride of 0 is none at all.
 sweep() {
-    local class=$1 action=$2 value=$3 stride=$4 wanted=$6 n=1 before=$bad tried=0
-    if [[ -n ${BK_LONG:-} ]]; then stride=$5; fi
+    local side=$1 class=$2 action=$3 value=$4 stride=$5 wanted=$7 n=1 before=$bad tried=0
+    if [[ -n ${BK_LONG:-} ]]; then stride=$6; fi
+    if ((stride == 0)); then return; fi
     while :; do
-        one "$action:$class:$n:$value"
+        one "$side" "$action:$class:$n:$value"
         if [[ -z $hit ]]; then break; fi
-        case="$class $n $hit, $action $value"
+        case="$side, $class $n $hit, $action $value"
         judge "$wanted"
         tried=$((tried + 1))
         n=$((n + stride))
     done
     faults=$((faults + tried))
-    case="$class, fewer than $n calls"
+    case="$side, $class, fewer than $n calls"
     if ((status != 0)); then wrong 'fails although nothing was made to fail'; fi
-    check "$operation: $class, $action $value: $tried faults" test "$bad" -eq "$before"
+    check "$operation: $side, $class, $action $value: $tried faults" test "$bad" -eq "$before"
 }
 
 # all OPERATION PIN : everything that can fail; PIN is looked for in memory.
@@ -75,21 +87,30 @@ all() {
     pin=$2
     faults_before=$faults
     local token='3 5'
-    sweep memory fail 0 19 1 5
-    sweep system fail $EIO 19 1 '2 3 5 7'
-    sweep system short 0 19 1 '2 3 5 7'
-    sweep disk fail $EIO 1 1 5
-    sweep disk fail $ENOSPC 2 1 5
-    sweep disk short 0 2 1 5
-    sweep token fail $CKR_GENERAL_ERROR 19 1 "$token"
-    sweep token fail $CKR_DEVICE_REMOVED 41 3 "$token"
-    if [[ -n ${BK_LONG:-} ]]; then
-        sweep token fail $CKR_HOST_MEMORY 5 5 "$token"
-        sweep token fail $CKR_SESSION_HANDLE_INVALID 5 5 "$token"
-    fi
+    sweep program memory fail 0 37 1 5
+    sweep program system fail $EIO 37 1 '2 3 5 7'
+    sweep program system short 0 37 1 '2 3 5 7'
+    sweep program disk fail $EIO 1 1 5
+    sweep program disk fail $ENOSPC 3 1 5
+    sweep program disk short 0 3 1 5
+    sweep program token fail 0 2 1 "$token"
+    sweep worker memory fail 0 7 1 "$token"
+    sweep worker system fail $EIO 5 1 "$token"
+    sweep worker system short 0 11 1 "$token"
+    sweep worker token fail $CKR_GENERAL_ERROR 37 1 "$token"
+    sweep worker token fail $CKR_DEVICE_REMOVED 67 3 "$token"
+    sweep worker token fail $CKR_HOST_MEMORY 0 5 "$token"
+    sweep worker token fail $CKR_SESSION_HANDLE_INVALID 0 5 "$token"
+    # the worker is killed there
+    sweep worker token before 0 67 1 "$token"
+    # the next worker meets the same, until the module is given up
+    sweep workers memory fail 0 0 1 "$token"
+    sweep workers system fail $EIO 0 1 "$token"
+    sweep workers token before 0 0 7 "$token"
     # a decoder of OpenSSL's that finds no memory can say that it cannot decode: then it is the key that is called bad;
     # and OpenSSL's own parts, not what bk holds of it, leak when they find none
-    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 sweep library fail 0 4001 499 '1 2 3 5 8'
+    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 sweep program library fail 0 6007 499 '1 2 3 5 8'
+    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 sweep worker library fail 0 6007 499 '1 2 3 5 8'
     check "$operation: $((faults - faults_before)) faults injected" test $((faults - faults_before)) -gt 10
 }
 
