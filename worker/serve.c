@@ -191,6 +191,7 @@ serve_request(struct serving *s)
     p11_left_out_take(p11_left_out_of(s->server->p11), say_left_out, NULL);
     answer(s, rc, &secret, &err);
     bk_secret_wipe(&secret);
+    bk_secret_wipe(&s->in.secret); /* and not only when the next request comes */
 }
 
 static void
