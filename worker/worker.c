@@ -511,12 +511,13 @@ static void
 replace_process(struct worker *w)
 {
     struct kept_pins kept = {0};
+    struct bk_err why = {0}; /* a module that is given up keeps it */
 
     take_pins(w, &kept);
     end_process(w->owner, w->where, w->process);
     w->process = NULL;
     w->deaths++;
-    if (have_module(w, NULL) != BK_OK) {
+    if (have_module(w, &why) != BK_OK) {
         /* the next request meets the same, and says so */
     }
     give_pins(w, &kept);
