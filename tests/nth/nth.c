@@ -524,12 +524,12 @@ WRAP_MOVE(NTH_DISK, pwrite64, (int fd, const void *buf, size_t len, off64_t at),
           (fd, buf, len / 2, at), (fd, buf, len, at), if (n > 0) record_fd(NTH_WRITE, fd, (long)at, buf, (size_t)n);)
 
 /* Messages are whole or not there: what would be short is interrupted. */
-#define WRAP_MESSAGE(name, ARGS, PASS)                                                                                 \
+#define WRAP_MESSAGE(name, ARGS, PASS, COUNTED)                                                                        \
     ssize_t __real_##name ARGS;                                                                                        \
     ssize_t __wrap_##name ARGS;                                                                                        \
     ssize_t __wrap_##name ARGS                                                                                         \
     {                                                                                                                  \
-        enum nth_action action = nth_admit(NTH_SYSTEM, #name);                                                         \
+        enum nth_action action = (COUNTED) ? nth_admit(NTH_SYSTEM, #name) : NTH_OFF;                                   \
         ssize_t n;                                                                                                     \
                                                                                                                        \
         if (action == NTH_FAIL || action == NTH_SHORT) {                                                               \
@@ -542,10 +542,11 @@ WRAP_MOVE(NTH_DISK, pwrite64, (int fd, const void *buf, size_t len, off64_t at),
         return n;                                                                                                      \
     }
 
-WRAP_MESSAGE(recv, (int fd, void *buf, size_t len, int flags), (fd, buf, len, flags))
-WRAP_MESSAGE(send, (int fd, const void *buf, size_t len, int flags), (fd, buf, len, flags))
-WRAP_MESSAGE(recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
-WRAP_MESSAGE(sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
+/* Whoever only looks whether something has come does it as often as there is time. */
+WRAP_MESSAGE(recv, (int fd, void *buf, size_t len, int flags), (fd, buf, len, flags), (flags & MSG_PEEK) == 0)
+WRAP_MESSAGE(send, (int fd, const void *buf, size_t len, int flags), (fd, buf, len, flags), 1)
+WRAP_MESSAGE(recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags), 1)
+WRAP_MESSAGE(sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags), 1)
 
 /* --- calls that answer something else --- */
 
