@@ -418,37 +418,46 @@ generate(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 /* --- lists ---------------------------------------------------------------------------------------------------------
  */
 
-/* Sends s->event; 1 if the program wants no more, or is gone. */
+/* Whom a list is told to, and whether an item could not be: such a list is no shorter one. */
+struct audience {
+    struct serving *s;
+    struct bk_err *err;
+    enum bk_code rc;
+};
+
+/* Sends s->event; 1 if the program wants no more, or did not hear it. */
 static int
-offer(struct serving *s)
+offer(struct audience *a)
 {
-    return serving_ask(s, NULL, NULL) != BK_OK || s->answer.type != WIRE_GO_ON;
+    a->rc = serving_ask(a->s, NULL, a->err);
+    return a->rc != BK_OK || a->s->answer.type != WIRE_GO_ON;
 }
 
 static int
 each_item(void *ctx, const struct p11_item *item)
 {
-    struct serving *s = ctx;
+    struct audience *a = ctx;
 
-    wire_begin(&s->event, WIRE_ITEM);
-    wire_put_item(&s->event, item);
-    return offer(s);
+    wire_begin(&a->s->event, WIRE_ITEM);
+    wire_put_item(&a->s->event, item);
+    return offer(a);
 }
 
 static int
 each_probe_item(void *ctx, const struct p11_probe_item *item)
 {
-    struct serving *s = ctx;
+    struct audience *a = ctx;
 
-    wire_begin(&s->event, WIRE_PROBE_ITEM);
-    wire_put_probe_item(&s->event, item);
-    return offer(s);
+    wire_begin(&a->s->event, WIRE_PROBE_ITEM);
+    wire_put_probe_item(&a->s->event, item);
+    return offer(a);
 }
 
 static enum bk_code
 list(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 {
     struct target t = {0};
+    struct audience a = {.s = s, .err = err, .rc = BK_OK};
     int stopped = 0;
     enum bk_code rc = get_named(s, &t, err);
     int log_in = wire_get_flag(&s->in);
@@ -457,7 +466,9 @@ list(struct serving *s, struct bk_secret *secret, struct bk_err *err)
     if (rc == BK_OK)
         rc = wire_end(&s->in, err);
     if (rc == BK_OK)
-        rc = p11_token_list(t.token, &t.uri, log_in, each_item, s, &stopped, err);
+        rc = p11_token_list(t.token, &t.uri, log_in, each_item, &a, &stopped, err);
+    if (rc == BK_OK)
+        rc = a.rc;
     wire_put_u32(&s->out, stopped != 0);
     p11_uri_free(&t.uri);
     return rc;
@@ -467,6 +478,7 @@ static enum bk_code
 probe(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 {
     struct target t = {0};
+    struct audience a = {.s = s, .err = err, .rc = BK_OK};
     enum bk_code rc = get_named(s, &t, err);
     int lasting = wire_get_flag(&s->in);
 
@@ -474,7 +486,9 @@ probe(struct serving *s, struct bk_secret *secret, struct bk_err *err)
     if (rc == BK_OK)
         rc = wire_end(&s->in, err);
     if (rc == BK_OK)
-        rc = p11_token_probe(t.token, &t.uri, lasting, each_probe_item, s, err);
+        rc = p11_token_probe(t.token, &t.uri, lasting, each_probe_item, &a, err);
+    if (rc == BK_OK)
+        rc = a.rc;
     p11_uri_free(&t.uri);
     return rc;
 }
