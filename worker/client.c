@@ -79,8 +79,7 @@ p11_token_where(const struct p11_token *t)
     return t->where;
 }
 
-/* --- which tokens there are ----------------------------------------------------------------------------------------
- */
+/* --- which tokens there are --------------------------------------------------------------------------------------- */
 
 /* A token as a worker tells of it; texts are in the message. */
 struct told {
@@ -296,8 +295,7 @@ p11_tokens_all(struct p11 *p, const struct p11_uri *uri, struct p11_tokens *out)
     return usable;
 }
 
-/* --- requests about one token --------------------------------------------------------------------------------------
- */
+/* --- requests about one token ------------------------------------------------------------------------------------- */
 
 /* The number that the token has with the worker's present process, which is started if need be. */
 static enum bk_code

@@ -22,8 +22,7 @@ own(struct bk_key *key)
     return (struct remote_key *)(void *)key; /* base is the first member */
 }
 
-/* --- requests ------------------------------------------------------------------------------------------------------
- */
+/* --- requests ----------------------------------------------------------------------------------------------------- */
 
 /* The number of a key, what it can do, and its public half, up to the end of the result. */
 struct told_key {
@@ -130,8 +129,7 @@ key_tell(struct remote_key *key, struct request *r, struct bk_err *err)
     return rc;
 }
 
-/* --- base/keys.h ---------------------------------------------------------------------------------------------------
- */
+/* --- base/keys.h -------------------------------------------------------------------------------------------------- */
 
 /* It was wrapped to that key, and by what a secret key can. */
 static enum bk_code
@@ -352,8 +350,7 @@ remote_key_take(struct p11_token *t, enum p11_use use, struct request *r, struct
     return BK_OK;
 }
 
-/* --- pkcs11/p11.h, what is asked of a key --------------------------------------------------------------------------
- */
+/* --- pkcs11/p11.h, what is asked of a key ------------------------------------------------------------------------- */
 
 static struct remote_key *
 on_a_token(struct bk_key *base, struct bk_err *err)

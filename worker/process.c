@@ -51,8 +51,7 @@ struct process {
 
 _Static_assert(WATCH_SLOTS == 64, "a bit of process.slots for each");
 
-/* --- start ---------------------------------------------------------------------------------------------------------
- */
+/* --- start -------------------------------------------------------------------------------------------------------- */
 
 /* Beside the program, as in a folder of a build, or in ../libexec/bk, as it is installed. Never from PATH: whoever
  * chooses this file sees PINs. */
@@ -197,8 +196,7 @@ process_start(const struct process_options *options, struct process **out, struc
     return rc;
 }
 
-/* --- end -----------------------------------------------------------------------------------------------------------
- */
+/* --- end ---------------------------------------------------------------------------------------------------------- */
 
 /* 1 if it has ended within that time. */
 static int
@@ -285,8 +283,7 @@ process_end(struct process *p, int *status)
     process_free(p);
 }
 
-/* --- connections ---------------------------------------------------------------------------------------------------
- */
+/* --- connections -------------------------------------------------------------------------------------------------- */
 
 static enum bk_code
 send_descriptor(int control, uint8_t slot, int fd)
@@ -381,8 +378,7 @@ process_release(struct process *p, struct connection *c, int good)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* --- death ---------------------------------------------------------------------------------------------------------
- */
+/* --- death -------------------------------------------------------------------------------------------------------- */
 
 /* " in C_Sign", or nothing. */
 static void
@@ -472,8 +468,7 @@ process_distrust(struct process *p, const struct bk_err *why, struct bk_err *err
     return end_for(p, &told, err);
 }
 
-/* --- waiting -------------------------------------------------------------------------------------------------------
- */
+/* --- waiting ------------------------------------------------------------------------------------------------------ */
 
 /* What a waiting thread has seen so far. Time is counted in ticks of ours, so that a program that was stopped (Ctrl-Z)
  * takes nobody for dead when it goes on. */

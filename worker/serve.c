@@ -29,8 +29,7 @@ static _Thread_local struct serving *current;
 /* When the call under way began, for a trace. */
 static _Thread_local uint64_t started_ns;
 
-/* --- callbacks of pkcs11/ ------------------------------------------------------------------------------------------
- */
+/* --- callbacks of pkcs11/ ----------------------------------------------------------------------------------------- */
 
 static unsigned
 limit_ms(const struct server *server, const char *call)
@@ -152,8 +151,7 @@ on_pin(void *ctx, const struct p11_pin_request *req, struct bk_secret *pin, stru
     return bk_fail(err, BK_E_INTERNAL, "a question for a PIN got no answer");
 }
 
-/* --- one connection --------------------------------------------------------------------------------------------------
- */
+/* --- one connection ----------------------------------------------------------------------------------------------- */
 
 static uint32_t
 flags_of(const struct serving *s, enum bk_code rc, const struct bk_err *err)
@@ -195,6 +193,7 @@ serve_request(struct serving *s)
     p11_left_out_take(p11_left_out_of(s->server->p11), say_left_out, NULL);
     answer(s, rc, &secret, &err);
     bk_secret_wipe(&secret);
+    bk_secret_wipe(&s->in.secret); /* and not only when the next request comes */
 }
 
 static void
@@ -235,8 +234,7 @@ serve_connection(void *arg)
     return NULL;
 }
 
-/* --- the process ---------------------------------------------------------------------------------------------------
- */
+/* --- the process -------------------------------------------------------------------------------------------------- */
 
 /* A connection, or the end of the program: *fd is -1 then. */
 static enum bk_code
@@ -339,16 +337,25 @@ serve_program(struct server *server, struct bk_err *err)
 enum bk_code
 serve(const struct serve_options *options, struct bk_err *err)
 {
-    struct server server = {.options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
-    const struct bk_log log = {.warn = on_warn};
+    static const struct bk_log log = {.warn = on_warn};
     const struct p11_options p11_options = {.pin = on_pin, .log = &log};
+    struct server *server = calloc(1, sizeof *server);
     enum bk_code rc;
 
-    if ((rc = p11_open(&p11_options, &server.p11, err)) != BK_OK)
+    if (server == NULL)
+        return bk_fail_nomem(err);
+    server->options = options;
+    (void)pthread_mutex_init(&server->lock, NULL);
+    (void)pthread_cond_init(&server->idle, NULL);
+    if ((rc = p11_open(&p11_options, &server->p11, err)) != BK_OK) {
+        free(server);
         return rc;
-    server.p11->hook = (struct p11_hook){.ctx = &server, .before = before_call, .after = after_call};
-    if ((rc = serve_program(&server, err)) != BK_OK)
-        return rc; /* with threads in the module nothing can be taken down in order */
-    server_end(&server);
+    }
+    server->p11->hook = (struct p11_hook){.ctx = server, .before = before_call, .after = after_call};
+    /* with threads in the module nothing can be taken down in order, nor may what they use go away */
+    if ((rc = serve_program(server, err)) != BK_OK)
+        return rc;
+    server_end(server);
+    free(server);
     return BK_OK;
 }

@@ -34,8 +34,7 @@ request_set_number(struct request *r, size_t nth, uint32_t number)
         bk_put_u32(r->out.body.data + 4 + 4 * nth, number);
 }
 
-/* --- one request to one process ------------------------------------------------------------------------------------
- */
+/* --- one request to one process ----------------------------------------------------------------------------------- */
 
 /* What an exchange is between. */
 struct line {
@@ -243,8 +242,7 @@ exchange(struct p11 *p, struct process *process, struct request *r, uint32_t *fl
     return rc != BK_OK ? rc : result(process, r, flags, err);
 }
 
-/* --- its life ------------------------------------------------------------------------------------------------------
- */
+/* --- its life ----------------------------------------------------------------------------------------------------- */
 
 static enum bk_code
 start_process(struct p11 *p, struct process **out, struct bk_err *err)
@@ -479,8 +477,7 @@ worker_result_end(struct worker *w, struct request *r, struct bk_err *err)
     return rc;
 }
 
-/* --- a new process in place of one that lives ----------------------------------------------------------------------
- */
+/* --- a new process in place of one that lives --------------------------------------------------------------------- */
 
 struct kept_pin {
     char uri[P11_URI_MAX + 1];
@@ -546,12 +543,13 @@ static void
 replace_process(struct worker *w)
 {
     struct kept_pins kept = {0};
+    struct bk_err why = {0}; /* a module that is given up keeps it */
 
     take_pins(w, &kept);
     end_process(w->owner, w->where, w->process);
     w->process = NULL;
     w->deaths++;
-    if (have_module(w, NULL) != BK_OK) {
+    if (have_module(w, &why) != BK_OK) {
         /* the next request meets the same, and says so */
     }
     give_pins(w, &kept);
@@ -588,8 +586,7 @@ worker_may_go_on(struct worker *w, const struct request *r, enum bk_code rc, uns
     return rc == BK_E_TOKEN && (*failures)++ == 0 && worker_renew(w, r);
 }
 
-/* --- the configured modules ----------------------------------------------------------------------------------------
- */
+/* --- the configured modules --------------------------------------------------------------------------------------- */
 
 static int
 is_known(const struct p11 *p, const char *name)

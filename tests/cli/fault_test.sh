@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Each program on a real token, and one of its calls fails: each allocation of its own and of OpenSSL's, each system call,
-# each call of the module, in turn (tests/nth). The programs are those with sanitizers: no crash, no leak, the right class
-# of status with a message, no output that is not whole, no session left open, no secret left in memory, and a rotation
-# that failed can be finished. Every so manieth call, or with BK_LONG=1 every one, but for OpenSSL's many allocations.
+# Each program on a real token, and one of its calls fails, or one of its token worker's: each allocation of its own and
+# of OpenSSL's, each system call, each call of the module, in turn (tests/nth). They are those with sanitizers: no crash,
+# no hang, no leak, the right class of status with a message, no output that is not whole, no session left open, no secret
+# left in the memory of either process, and a rotation that failed can be finished. Every so manieth call, or with
+# BK_LONG=1 every one, but for OpenSSL's many allocations.
 set -euo pipefail
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-NTH=${BK_NTH_BIN:-$ROOT/build/asan/tests/nth}
+NTH=${BK_NTH_BIN:-$ROOT/build/asan/tests/nth/bin}
 export ASAN_OPTIONS=exitcode=99:detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:exitcode=99
 CKR_GENERAL_ERROR=5 CKR_HOST_MEMORY=2 CKR_DEVICE_REMOVED=50 CKR_SESSION_HANDLE_INVALID=179
 EIO=5 ENOSPC=28
@@ -23,17 +24,25 @@ wrong() {
     sed 's/^/    stderr: /' "$T/stderr" | head -30
 }
 
-# one PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer.
+# one SIDE PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer. SIDE is
+# program; worker: one of them, and those started after it are good; or workers: each. What is left is counted over all
+# of these processes that came to an end in order.
 one() {
+    local variable=BK_NTH_WORKER start=$SECONDS
+    if [[ $1 == program ]]; then variable=BK_NTH; fi
+    local -a every=()
+    if [[ $1 == workers ]]; then every=(BK_NTH_EVERY_WORKER=1); fi
     "${operation}_prepare"
-    rm -f "$T/report"
+    : >"$T/report"
     status=0
     read -r -a words <<<"$("${operation}_command")"
-    BK_NTH=$1 BK_NTH_REPORT=$T/report BK_NTH_SECRET=$T/$pin.pin timeout -k 5 60 "$NTH/${words[0]}-nth" "${words[@]:1}" \
-        </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
-    hit=$(sed -n '/^end /!{p;q}' "$T/report" 2>/dev/null || true)
-    sessions='' secrets='' left=''
-    read -r _ _ sessions secrets left < <(grep '^end ' "$T/report" 2>/dev/null) || true
+    env "${every[@]}" "$variable=$2" BK_NTH_REPORT="$T/report" BK_NTH_SECRET="$T/$pin.pin" \
+        timeout -k 5 60 "$NTH/${words[0]}" "${words[@]:1}" </dev/null >"$T/stdout" 2>"$T/stderr" || status=$?
+    took=$((SECONDS - start))
+    hit=$(sed -nE '/^(worker )?(end|failed) /!{s/^worker //;p;q}' "$T/report")
+    ends=$(grep -c '^end ' "$T/report") || true
+    read -r sessions secrets left < <(sed 's/^worker //' "$T/report" |
+        awk '$1 == "end" { sessions += $3; secrets += $4; left += $5 } END { print sessions + 0, secrets + 0, left + 0 }')
 }
 
 # judge WANTED : the case; WANTED are the statuses, besides 0, that the failure may have.
@@ -44,29 +53,32 @@ judge() {
     esac
     if grep -Eq 'Sanitizer|runtime error:' "$T/stderr"; then wrong 'a sanitizer has something to say'; fi
     if ((status != 0)) && ! grep -Eq "^bk-[a-z]+: " "$T/stderr"; then wrong 'fails without a word'; fi
-    if ((${sessions:-0} != 0)) && [[ $hit != C_CloseSession ]]; then wrong "$sessions sessions open"; fi
-    if ((${secrets:-0} != 0)); then wrong "$secrets bytes of secrets not wiped"; fi
-    if ((${left:-0} != 0)); then wrong "the PIN is in memory, $left times"; fi
-    if [[ -z ${left:-} ]] && ((status <= 9)); then wrong 'no report'; fi
+    if ((sessions != 0)) && [[ $hit != C_CloseSession ]]; then wrong "$sessions sessions open"; fi
+    if ((secrets != 0)); then wrong "$secrets bytes of secrets not wiped"; fi
+    if ((left != 0)); then wrong "the PIN is in memory, $left times"; fi
+    if ((ends == 0 && status <= 9)); then wrong 'no report'; fi
+    # a worker that has gone astray is waited for two seconds, and a few are started in its place
+    if ((took > 20)); then wrong "took $took seconds"; fi
     "${operation}_check"
 }
 
-# sweep CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h.
+# sweep SIDE CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h; a stride of 0 is none at all.
 sweep() {
-    local class=$1 action=$2 value=$3 stride=$4 wanted=$6 n=1 before=$bad tried=0
-    if [[ -n ${BK_LONG:-} ]]; then stride=$5; fi
+    local side=$1 class=$2 action=$3 value=$4 stride=$5 wanted=$7 n=1 before=$bad tried=0
+    if [[ -n ${BK_LONG:-} ]]; then stride=$6; fi
+    if ((stride == 0)); then return; fi
     while :; do
-        one "$action:$class:$n:$value"
+        one "$side" "$action:$class:$n:$value"
         if [[ -z $hit ]]; then break; fi
-        case="$class $n $hit, $action $value"
+        case="$side, $class $n $hit, $action $value"
         judge "$wanted"
         tried=$((tried + 1))
         n=$((n + stride))
     done
     faults=$((faults + tried))
-    case="$class, fewer than $n calls"
+    case="$side, $class, fewer than $n calls"
     if ((status != 0)); then wrong 'fails although nothing was made to fail'; fi
-    check "$operation: $class, $action $value: $tried faults" test "$bad" -eq "$before"
+    check "$operation: $side, $class, $action $value: $tried faults" test "$bad" -eq "$before"
 }
 
 # all OPERATION PIN : everything that can fail; PIN is looked for in memory.
@@ -75,25 +87,38 @@ all() {
     pin=$2
     faults_before=$faults
     local token='3 5'
-    sweep memory fail 0 19 1 5
-    sweep system fail $EIO 19 1 '2 3 5 7'
-    sweep system short 0 19 1 '2 3 5 7'
-    sweep disk fail $EIO 1 1 5
-    sweep disk fail $ENOSPC 2 1 5
-    sweep disk short 0 2 1 5
-    sweep token fail $CKR_GENERAL_ERROR 19 1 "$token"
-    sweep token fail $CKR_DEVICE_REMOVED 41 3 "$token"
-    if [[ -n ${BK_LONG:-} ]]; then
-        sweep token fail $CKR_HOST_MEMORY 5 5 "$token"
-        sweep token fail $CKR_SESSION_HANDLE_INVALID 5 5 "$token"
-    fi
+    sweep program memory fail 0 41 1 5
+    sweep program system fail $EIO 41 1 '2 3 5 7'
+    sweep program system short 0 71 1 '2 3 5 7'
+    sweep program disk fail $EIO 2 1 5
+    sweep program disk fail $ENOSPC 5 1 5
+    sweep program disk short 0 5 1 5
+    sweep program token fail 0 2 1 "$token"
+    sweep worker memory fail 0 11 1 "$token"
+    sweep worker system fail $EIO 7 1 "$token"
+    sweep worker system short 0 17 1 "$token"
+    sweep worker token fail $CKR_GENERAL_ERROR 41 1 "$token"
+    sweep worker token fail $CKR_DEVICE_REMOVED 67 3 "$token"
+    sweep worker token fail $CKR_HOST_MEMORY 0 5 "$token"
+    sweep worker token fail $CKR_SESSION_HANDLE_INVALID 0 5 "$token"
+    # the worker is killed there
+    sweep worker token before 0 67 1 "$token"
+    # the next worker meets the same, until the module is given up
+    sweep workers memory fail 0 0 1 "$token"
+    sweep workers system fail $EIO 0 1 "$token"
+    sweep workers token before 0 0 7 "$token"
     # a decoder of OpenSSL's that finds no memory can say that it cannot decode: then it is the key that is called bad;
     # and OpenSSL's own parts, not what bk holds of it, leak when they find none
-    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 sweep library fail 0 4001 499 '1 2 3 5 8'
+    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 sweep program library fail 0 7001 499 '1 2 3 5 8'
+    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 sweep worker library fail 0 7001 499 '1 2 3 5 8'
     check "$operation: $((faults - faults_before)) faults injected" test $((faults - faults_before)) -gt 10
 }
 
 # --- the operations -------------------------------------------------------------------------------------------------
+
+# of TOKEN OBJECT : its URI. It names the module by its path, which makes one worker; the operations that use key_uri have
+# one for each module that p11-kit has configured.
+of() { printf '%s&module-path=%s' "$(key_uri "$1" "$2")" "$SOFTHSM"; }
 
 # opens FILE KEY : to the right plaintext, under that key of the token kek.
 opens() {
@@ -110,7 +135,7 @@ half_there() {
 clean() { find "$T" -maxdepth 1 \( -name '.*.part' -o -name 'x.*' -o -name 'out*' \) -delete; }
 
 wrap_prepare() { clean; }
-wrap_command() { echo "bk-wrap -q -j 2 -r $T/ec.pem -r $T/rsa.pem -s $(key_uri signer backup) -o $T/x.bk $T/plain"; }
+wrap_command() { echo "bk-wrap -q -j 2 -r $T/ec.pem -r $T/rsa.pem -s $(of signer backup) -o $T/x.bk $T/plain"; }
 wrap_check() {
     if half_there "$T/x.bk"; then wrong 'a part is left'; fi
     if ((status == 0)) && [[ ! -e $T/x.bk ]]; then wrong 'no archive'; fi
@@ -119,7 +144,7 @@ wrap_check() {
 
 wrap_a_command_prepare() { clean; }
 wrap_a_command_command() {
-    echo "bk-wrap -q -r $(key_uri kek aes) -s $(key_uri kek signer) -o $T/x.bk -- cat $T/plain"
+    echo "bk-wrap -q -r $(of kek aes) -s $(of kek signer) -o $T/x.bk -- cat $T/plain"
 }
 wrap_a_command_check() {
     if half_there "$T/x.bk"; then wrong 'a part is left'; fi
@@ -131,7 +156,7 @@ wrap_a_command_check() {
 }
 
 unwrap_prepare() { clean; }
-unwrap_command() { echo "bk-unwrap -q -j 2 -t $T/backup.pem -k $(key_uri kek ec) -o $T/out $T/a.bk"; }
+unwrap_command() { echo "bk-unwrap -q -j 2 -t $T/backup.pem -k $(of kek ec) -o $T/out $T/a.bk"; }
 unwrap_check() {
     if half_there "$T/out"; then wrong 'a part is left'; fi
     if ((status == 0)) && [[ ! -e $T/out ]]; then wrong 'no output'; fi
@@ -141,7 +166,7 @@ unwrap_check() {
 # The consumer says by the file out that it saw a clean end.
 unwrap_into_a_command_prepare() { clean; }
 unwrap_into_a_command_command() {
-    echo "bk-unwrap -q -t $T/backup.pem -k $(key_uri kek rsa) --allow-unverified $T/a.bk -- $T/consumer $T/out"
+    echo "bk-unwrap -q -t $T/backup.pem -k $(of kek rsa) --allow-unverified $T/a.bk -- $T/consumer $T/out"
 }
 unwrap_into_a_command_check() {
     if ((status == 0)) && [[ ! -e $T/out ]]; then wrong 'no output'; fi
@@ -159,44 +184,45 @@ rekey_prepare() {
     clean
     cp "$T/a.bk" "$T/x.bk"
 }
-rekey_command() { rekey_words ec ec2; }
-rekey_check() { rekeyed ec ec2; }
+rekey_command() { rekey_words of ec ec2; }
+rekey_check() { rekeyed of ec ec2; }
 
 rekey_blind_prepare() {
     clean
     cp "$T/aes.bk" "$T/x.bk"
 }
-rekey_blind_command() { rekey_words aes aes2; }
-rekey_blind_check() { rekeyed aes aes2; }
+rekey_blind_command() { rekey_words key_uri aes aes2; }
+rekey_blind_check() { rekeyed key_uri aes aes2; }
 
+# rekey_words URI OLD NEW : URI makes them.
 rekey_words() {
-    echo "bk-rekey -q -t $T/backup.pem -t rotate:$T/backup2.pem -s $(key_uri kek backup2)" \
-        "--from $(key_uri kek "$1") --to $(key_uri kek "$2") $T/x.bk"
+    echo "bk-rekey -q -t $T/backup.pem -t rotate:$T/backup2.pem -s $("$1" kek backup2)" \
+        "--from $("$1" kek "$2") --to $("$1" kek "$3") $T/x.bk"
 }
 
-# rekeyed OLD NEW : old or new, never neither; it can be finished, and then the old one opens nothing.
+# rekeyed URI OLD NEW : old or new, never neither; it can be finished, and then the old one opens nothing.
 rekeyed() {
     local -a words
     if half_there "$T/x.bk"; then wrong 'a part is left'; fi
-    if ! opens "$T/x.bk" "$1" && ! opens "$T/x.bk" "$2"; then wrong 'nothing opens it'; fi
-    read -r -a words <<<"$(rekey_words "$1" "$2")"
+    if ! opens "$T/x.bk" "$2" && ! opens "$T/x.bk" "$3"; then wrong 'nothing opens it'; fi
+    read -r -a words <<<"$(rekey_words "$@")"
     if ! "${words[@]}" >/dev/null 2>&1 </dev/null; then wrong 'it cannot be finished'; fi
-    if ! opens "$T/x.bk" "$2"; then wrong 'finished, and the new key does not open it'; fi
-    if opens "$T/x.bk" "$1"; then wrong 'finished, and the old key opens it'; fi
+    if ! opens "$T/x.bk" "$3"; then wrong 'finished, and the new key does not open it'; fi
+    if opens "$T/x.bk" "$2"; then wrong 'finished, and the old key opens it'; fi
 }
 
 generate_prepare() {
     clean
     take_tokens_again
 }
-generate_command() { echo "bk-key generate --type p256 --use kek -o $T/out $(key_uri kek fresh)"; }
+generate_command() { echo "bk-key generate --type p256 --use kek -o $T/out $(of kek fresh)"; }
 generate_check() {
     if ((status == 0)) && ! bk-key show "$(key_uri kek fresh)" >/dev/null 2>&1; then wrong 'no key'; fi
     if p11_objects | grep -q fresh && ! bk-key show "$(key_uri kek fresh)" >/dev/null 2>&1; then
         wrong 'half a key is left'
     fi
     # a whole one may be there after a failure: its public half could not be written, and that is said
-    if ((status != 0)) && p11_objects | grep -q fresh && ! grep -q 'on the token' "$T/stderr"; then
+    if ((status != 0)) && p11_objects | grep -q fresh && ! grep -Eq 'on the token|may have been made' "$T/stderr"; then
         wrong 'a key is left, without a word'
     fi
 }
@@ -212,7 +238,7 @@ list_check() {
 }
 
 export_prepare() { clean; }
-export_command() { echo "bk-key export -o $T/out $(key_uri kek ec)"; }
+export_command() { echo "bk-key export -o $T/out $(of kek ec)"; }
 export_check() {
     if half_there "$T/out"; then wrong 'a part is left'; fi
     if [[ -e $T/out ]] && ! cmp -s "$T/out" "$T/ec.pem"; then wrong 'another key'; fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Secrets, as SECURITY.md has them: where PINs and keys are while a program works, that none is left when it ends, and
-# that none is written anywhere. secret_watch.py traces the programs and knows the true values.
+# Secrets, as SECURITY.md has them: where PINs and keys are while a program and its token workers work, that none is left
+# when they end, and that none is written but from the one to the other. secret_watch.py traces them and knows the true
+# values.
 set -euo pipefail
 
 # What an undumpable program has open, only root can see: root of a user namespace will do.
@@ -30,7 +31,7 @@ watch() {
         --look "pin-signer=$T/signer.pin" --look "pin-kek=$T/kek.pin" --look "plaintext=$T/marker" \
         "${options[@]}" -- "$@"
     runs=$((runs + 1))
-    searches=$((searches + $(awk '$1 == "stops" { print $4 }' "$T/found")))
+    searches=$((searches + $(awk '$1 == "stops" { n += $4 } END { print n }' "$T/found")))
 }
 
 # found MOMENT NAME PLACE : extended regular expressions.
@@ -46,29 +47,45 @@ found_not() {
     if [[ -z $bad ]]; then pass "$1: $2 nowhere but in $3"; else fail "$1: $(tr '\n' ';' <<<"$bad")"; fi
 }
 
-# tidy ARENA [WRITTEN] : what holds for every run. ARENA is where secrets are while the program works; WRITTEN is where
-# plaintext may be written. In a call of the module, PINs and data keys are where the module has them. The payload key
-# is in OpenSSL's cipher contexts, which are ordinary memory, and plaintext in the buffers between the stages.
+# tidy ARENA [WRITTEN] : what holds for every run. ARENA is where secrets are while the programs work; WRITTEN is where
+# plaintext may be written. A worker knows PINs and data keys alone, and while a call of the module is under way they are
+# where the module has them. The payload key is in OpenSSL's cipher contexts, which are ordinary memory, and plaintext in
+# the buffers between the stages.
 tidy() {
-    found_not working 'pin-signer|pin-kek|cek' "$1|module"
+    found_not working 'pin-signer|pin-kek|cek' "$1|worker:$1|worker:module"
     found_not working 'file-key|prk' "$1"
-    found_not working payload-key "$1|heap|module"
-    found_not working plaintext 'heap|module'
+    found_not working payload-key "$1|heap"
+    found_not working plaintext heap
+    # PINs are passed on before anything is stored; a worker that waits has no data key
+    found_not storing 'pin-signer|pin-kek' '-'
+    found_not resting cek '-'
     found end none none
-    found_not end '.*' none
-    # to the worker that holds the token's module, and from it
-    found_not written 'pin-signer|pin-kek|cek' 'socket:.*'
+    found end none worker:none
+    found_not end '.*' 'none|worker:none'
+    found_not written 'pin-signer|pin-kek' to-worker
+    found_not written cek 'to-worker|worker:to-program'
     found_not written 'file-key|prk|payload-key' '-'
     found_not written plaintext "${2:--}"
+    found_not dumpable memory '-'
 }
 
-# The watcher finds what there is to find: in a shell that read a PIN, at its end and in what it writes.
+# The watcher finds what there is to find: in a shell that read a PIN, at its end and in what it writes, and in a worker,
+# which another shell can be taken for.
 control() {
     printf '\n# the watcher itself\n'
     # shellcheck disable=SC2016
-    watch "$T/a.bk" -- 0 sh -c 'read -r pin <"$1"; printf "%s\n" "$pin" >"$2"; exit 0' sh "$T/kek.pin" "$T/leak"
+    local leak='read -r pin <"$1"; printf "%s\n" "$pin" >"$2"; exit 0'
+    cp /bin/sh "$T/bk-token-worker"
+    watch "$T/a.bk" -- 0 sh -c "$leak" sh "$T/kek.pin" "$T/leak"
     found end pin-kek 'heap|stack'
     found written pin-kek leak
+    found dumpable memory program
+    # shellcheck disable=SC2016
+    watch "$T/a.bk" -- 0 sh -c '"$@"; exit 0' sh "$T/bk-token-worker" -c "$leak" sh "$T/kek.pin" "$T/leak"
+    found end pin-kek 'worker:(heap|stack)'
+    found written pin-kek worker:leak
+    found dumpable memory worker:
+    found_not end pin-kek 'worker:.*'
     rm "$T/leak"
 }
 
@@ -77,8 +94,16 @@ wraps() {
     watch "$T/a.bk" -- 0 bk-wrap -j 2 -r "$T/ec.pem" -r "$T/rsa.pem" -r "$(key_uri kek aes)" -r "$T/soft.pem" \
         -s "$(key_uri signer backup)" --json -o "$T/a.bk" "$T/plain"
     found working pin-signer arena
+    found working pin-signer worker:arena
+    found working pin-signer worker:module
+    found working cek arena
+    found working cek worker:arena
     found working prk arena
     found working plaintext heap
+    found storing prk arena
+    found_not storing cek '-'
+    found written pin-signer to-worker
+    found written cek to-worker
     tidy arena
 }
 
@@ -88,8 +113,16 @@ unwraps() {
         printf '\n# bk-unwrap with an %s key\n' "$key"
         watch "$T/a.bk" -- 0 bk-unwrap -j 2 -t "$T/backup.pem" -k "$(key_uri kek "$key")" --json -o "$T/out" "$T/a.bk"
         found working pin-kek arena
+        found working pin-kek worker:arena
+        found working pin-kek worker:module
+        found working cek arena
+        found working cek worker:arena
         found working prk arena
-        found working plaintext 'heap|module'
+        found working plaintext heap
+        found storing plaintext heap
+        found_not storing cek '-'
+        found written pin-kek to-worker
+        found written cek worker:to-program
         tidy arena '\.out\.part'
         same_file "$T/plain" "$T/out"
         rm "$T/out"
@@ -110,8 +143,10 @@ on_the_command_line() {
     watch "$T/a.bk" -- 0 bk-verify --level decrypt -t "$T/backup.pem" \
         -k "pkcs11:token=kek;object=ec?pin-value=$(cat "$T/kek.pin")" "$T/a.bk"
     found end pin-kek stack
-    found_not end '.*' stack
-    found_not written '.*' 'none|socket:.*'
+    found_not end '.*' 'stack|worker:none'
+    found_not working pin-kek 'arena|stack|worker:arena|worker:module'
+    found_not written pin-kek to-worker
+    found_not written cek worker:to-program
     watch "$T/a.bk" -- 0 bk-verify --level decrypt -t "$T/backup.pem" \
         -k "pkcs11:token=kek;object=ec?pin-source=|cat%20$T/kek.pin" "$T/a.bk"
     found working pin-kek arena
@@ -127,8 +162,15 @@ rekeys() {
         watch "$T/b.bk" -- 0 bk-rekey --from "$(key_uri kek "${words[0]}")" --to "$(key_uri kek "${words[1]}")" \
             "${words[@]:2}" -s "$(key_uri signer rotator)" -t "$T/backup.pem" -t "rotate:$T/rotator.pem" "$T/b.bk"
         found working pin-signer arena
+        found storing 'none|cek' 'none|arena'
         # blind: the data key is the module's alone
-        if [[ $change == *required ]]; then found_not working 'cek|file-key|prk' module; else found working cek arena; fi
+        if [[ $change == *required ]]; then
+            found_not working 'cek|file-key|prk' worker:module
+            found_not written cek '-'
+        else
+            found working cek arena
+            found working cek worker:arena
+        fi
         tidy arena
     done
 }
@@ -155,21 +197,30 @@ unlocked() {
     limits=()
     expect_stderr 'warning: secrets are wiped but could be swapped out: raise the limit of locked memory'
     found working pin-kek unlocked
+    found working pin-kek worker:unlocked
     tidy unlocked '\.out\.part'
     same_file "$T/plain" "$T/out"
     rm "$T/out"
 }
 
-# aborts FILE PROGRAM ARG... : killed by SIGABRT when it writes to FILE, core dumps unlimited; prints core or no-core.
+# aborts [--abort-workers] FILE PROGRAM ARG... : it, or its workers, killed by SIGABRT when it writes to FILE, core dumps
+# unlimited; prints core or no-core.
 aborts() {
+    local -a whom=()
+    if [[ $1 == --* ]]; then
+        whom=("$1")
+        shift
+    fi
     local file=$1
     shift
-    (cd "$T" && /usr/bin/python3 "$ROOT/tests/cli/secret_watch.py" --report "$T/found" --abort "$file" -- "$@") \
-        </dev/null >"$T/stdout" 2>"$T/stderr" || true
+    rm -f "$T/found"
+    (cd "$T" && /usr/bin/python3 "$ROOT/tests/cli/secret_watch.py" --report "$T/found" --abort "$file" "${whom[@]}" -- \
+        "$@") </dev/null >"$T/stdout" 2>"$T/stderr" || true
     cat "$T/found"
 }
 
-# A system that never dumps core proves nothing, so something else dumps first.
+# A system that never dumps core proves nothing, so something else dumps first: a shell, and a shell that is taken for a
+# worker, which is there when its end of a pipe is open.
 cores() {
     printf '\n# no core dump\n'
     # shellcheck disable=SC2016
@@ -177,10 +228,16 @@ cores() {
         printf '# nothing leaves a core dump on this system: not tested\n'
         return
     fi
+    mkfifo "$T/line"
+    # shellcheck disable=SC2016
+    check 'a worker could leave a core' test core = "$(aborts --abort-workers note sh -c \
+        './bk-token-worker -c "read -r end <line" & exec 3>line; echo here >note; wait')"
     check 'no core of bk-unwrap' test no-core = "$(aborts .out.part bk-unwrap -t "$T/backup.pem" \
         -k "$(key_uri kek ec)" -o "$T/out" "$T/a.bk")"
     check 'no core of bk-wrap' test no-core = "$(aborts .w.bk.part bk-wrap -r "$T/ec.pem" -r "$T/soft.pem" \
         -s "$(key_uri signer backup)" -o "$T/w.bk" "$T/plain")"
+    check 'no core of the workers' test no-core = "$(aborts --abort-workers .w.bk.part bk-wrap -r "$T/ec.pem" \
+        -r "$(key_uri kek aes)" -s "$(key_uri signer backup)" -o "$T/w.bk" "$T/plain")"
     rm -f "$T"/core*
 }
 

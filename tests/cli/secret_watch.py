@@ -1,31 +1,36 @@
 #!/usr/bin/python3
-"""Runs a program and finds out where its secrets were: in its memory while it worked and at its very end, and in what
-it wrote. Linux; x86_64 or aarch64. Any user may trace his own child; only root is told the names of the files that it
-writes.
+"""Runs a program and finds out where its secrets were: in its memory and that of its token workers while they worked and
+at their very end, and in what they wrote. Linux; x86_64 or aarch64. Any user may trace his own child; only root is told
+the names of the files that it writes.
 
     secret_watch.py --report FILE --archive ARCHIVE --key PEM --trust [ROLE:]PEM... [--look NAME=FILE]... [--every N]
                     [--module NAME] [--term FILE] -- PROGRAM ARG...
-    secret_watch.py --report FILE --abort FILE -- PROGRAM ARG...
+    secret_watch.py --report FILE --abort FILE [--abort-workers] -- PROGRAM ARG...
 
-The program is traced from its first instruction on, so that its memory can be read although it is undumpable: at every
-Nth of its system calls and at every one that writes ("working"), and when it asks the system to end it, after all exit
-handlers, or ends itself by a signal ("end"). Looked for are the keys of ARCHIVE, recovered with a recipient's private
-key by stock openssl and by the independent reader of tests/interop, and what the --look files hold (but one newline at
-their end). If the program is to make ARCHIVE, memory is kept at some of the calls that write, and searched when the run
+The program is traced from its first instruction on, so that its memory can be read although it is undumpable, and so is
+every bk-token-worker that it starts; other children are let go when they execute something. Memory is searched at every
+Nth system call of each process and at every one that writes or receives ("working"), and when a process asks the system
+to end it, after all exit handlers, or ends itself by a signal ("end"). Looked for are the keys of ARCHIVE, recovered
+with a recipient's private key by stock openssl and by the independent reader of tests/interop, and what the --look
+files hold (but one newline at their end). If the program is to make ARCHIVE, memory is kept, and searched when the run
 is over. FILE gets a line for each kind of finding and one for each moment's stops without any, in four columns:
 
-    moment  working, end, or written (the bytes that the program handed to the system to be written)
+    moment  working, end, or written (the bytes that were handed to the system to be written); of the working ones also:
+            storing, the program writes to a file; resting, a worker goes to receive a message
     name    cek, file-key, prk, payload-key, or the NAME of a --look; none
     place   arena: anonymous memory, locked and left out of core dumps; unlocked: the same, not locked; heap; stack; the
             mapped file; module: heap or stack, while the thread that stopped has returns into the module NAME on its
-            stack, which old ones that were not overwritten can feign. For what was written: the file
+            stack, which old ones that were not overwritten can feign. For what was written: the file; to-worker and
+            to-program, if it is a socket whose two ends the program and a worker use. A worker's are worker:PLACE
     count   at how many stops of that moment
 
-and a line "stops", "all", "all" and how often memory was searched.
+and lines "stops", "all", "program" or "worker:", and how often memory of that kind of process was searched; "dumpable",
+"memory", the same, and how many of them could be looked into at their end by another process of the same user.
 
 With --term the program gets SIGTERM when it first writes to a file of that name (".part" at its end: a staged file,
-without the six random characters). With --abort it gets SIGABRT then, with core dumps unlimited, and FILE gets "core"
-or "no-core". The exit status is the program's, or 128 and the signal that ended it.
+without the six random characters). With --abort it gets SIGABRT then, or its workers do, with core dumps unlimited as
+far as the system lets us, and FILE gets "core", "no-core", or "no-abort" if none ended by that signal. The exit status
+is the program's, or 128 and the signal that ended it.
 """
 
 import argparse
@@ -48,22 +53,27 @@ import keys  # noqa: E402
 import reader  # noqa: E402
 import rules  # noqa: E402
 
-TRACEME, CONT_SYSCALL, SETOPTIONS, GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
-TRACESYSGOOD, TRACECLONE, EXITKILL = 1, 8, 1 << 20
+TRACEME, DETACH, CONT_SYSCALL, SETOPTIONS, GET_SYSCALL_INFO = 0, 17, 24, 0x4200, 0x420E
+TRACESYSGOOD, TRACEFORK, TRACEVFORK, TRACECLONE, TRACEEXEC, EXITKILL = 1, 2, 4, 8, 16, 1 << 20
+EVENT_EXEC = 4
 WALL = 0x40000000
 SYSCALL_STOP = signal.SIGTRAP | 0x80
-SYSCALL_ENTRY = 1
+SYSCALL_ENTRY, SYSCALL_EXIT = 1, 2
+CAPBSET_DROP, CAP_SYS_PTRACE = 24, 19
+WORKER = "bk-token-worker"
 STACK_WINDOW = 16384  # of the stack, searched for returns into the module
-KEPT_STOPS = 80
+KEPT_PAGES = 1 << 16
 CALLS = {
-    "x86_64": {"write": 1, "pwrite": 18, "writev": 20, "sendto": 44, "end": 231, "raise": 234},
-    "aarch64": {"write": 64, "pwrite": 68, "writev": 66, "sendto": 206, "end": 94, "raise": 131},
+    "x86_64": {"write": 1, "pwrite": 18, "writev": 20, "pwritev": 296, "sendto": 44, "sendmsg": 46, "recvfrom": 45,
+               "socketpair": 53, "end": 231, "raise": 234},
+    "aarch64": {"write": 64, "pwrite": 68, "writev": 66, "pwritev": 70, "sendto": 206, "sendmsg": 211, "recvfrom": 207,
+                "socketpair": 199, "end": 94, "raise": 131},
 }
 PAGE = 4096
 TIME_LIMIT = 240
 
 Mapping = collections.namedtuple("Mapping", "place data")
-Stop = collections.namedtuple("Stop", "moment in_module mappings")
+Stop = collections.namedtuple("Stop", "prefix moments in_module mappings")
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.restype = ctypes.c_long
@@ -147,6 +157,76 @@ class Memory:
         return found
 
 
+class Pages:
+    """Memory that is kept: the content of each page once, since from one stop to the next few of them change."""
+
+    def __init__(self):
+        self.numbers = {}
+        self.seams = {}
+        self.content = self.inside = None
+
+    def keep(self, data):
+        return [self.numbers.setdefault(data[i : i + PAGE], len(self.numbers)) for i in range(0, len(data), PAGE)]
+
+    def full(self):
+        return len(self.numbers) > KEPT_PAGES
+
+    def search(self, pages, wanted):
+        """The names of what is in these pages, which follow each other."""
+        if self.content is None:
+            self.content = list(self.numbers)
+            self.inside = [names_in(data, wanted) for data in self.content]
+        found = set().union(*(self.inside[number] for number in pages))
+        for seam in zip(pages, pages[1:]):
+            if seam not in self.seams:
+                left = max(map(len, wanted.values())) - 1
+                self.seams[seam] = names_in(self.content[seam[0]][-left:] + self.content[seam[1]][:left], wanted)
+            found |= self.seams[seam]
+        return found
+
+
+def names_in(data, wanted):
+    return {name for name, value in wanted.items() if value in data}
+
+
+class Process:
+    """The program, or one of its workers."""
+
+    def __init__(self, pid, prefix):
+        self.pid, self.prefix = pid, prefix
+        self.memory = Memory(pid)
+        self.seen = 0
+        self.sockets = set()  # that it sends to or receives from
+
+    def target(self, descriptor):
+        try:
+            return os.readlink(f"/proc/{self.pid}/fd/{descriptor}")
+        except OSError:
+            return f"descriptor {descriptor}"
+
+    def _vector(self, at, count):
+        parts = struct.unpack(f"<{2 * count}Q", self.memory.read(at, 16 * count))
+        return b"".join(self.memory.read(*parts[i : i + 2]) for i in range(0, len(parts), 2))
+
+    def data_of(self, name, args):
+        """What the call is to write."""
+        if name in ("write", "pwrite", "sendto"):
+            return self.memory.read(args[1], args[2])
+        if name in ("writev", "pwritev"):
+            return self._vector(args[1], args[2])
+        return self._vector(*struct.unpack("<2Q", self.memory.read(args[1] + 16, 16)))
+
+    def is_dumpable(self):
+        """Whether a process of the same user with no greater rights may look into it."""
+        return subprocess.run(["readlink", f"/proc/{self.pid}/cwd"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, preexec_fn=trace_no_more, check=False).returncode == 0
+
+
+def trace_no_more():
+    """What root executes after this may not look into whatever it likes; any other user's may not anyway."""
+    libc.prctl(CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0)
+
+
 class Run:
     """One run of the program under observation; wanted is None as long as the secrets cannot be known."""
 
@@ -154,13 +234,18 @@ class Run:
         self.calls = CALLS[platform.machine()]
         self.names = {number: name for name, number in self.calls.items()}
         self.args, self.wanted = args, wanted
-        self.kept, self.written = [], collections.defaultdict(list)
+        self.kept, self.pages = [], Pages()
+        self.written = collections.defaultdict(list)
         self.found = collections.Counter()
-        self.seen = self.writes = 0
-        self.status = None
+        self.made = {}  # by a thread that is making a pair of sockets: where their descriptors will be
+        self.peers = {}
+        self.workers = []
+        self.ended = set()  # processes
+        self.aborted = {}  # by process: its status
         self.pid = os.fork()
         if self.pid == 0:
             ptrace(TRACEME, 0)
+            trace_no_more()
             if args.abort:
                 resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             try:
@@ -168,8 +253,11 @@ class Run:
             finally:
                 os._exit(127)
         os.waitpid(self.pid, WALL)
-        ptrace(SETOPTIONS, self.pid, 0, TRACESYSGOOD | TRACECLONE | EXITKILL)
-        self.memory = Memory(self.pid)
+        ptrace(SETOPTIONS, self.pid, 0,
+               TRACESYSGOOD | TRACEFORK | TRACEVFORK | TRACECLONE | TRACEEXEC | EXITKILL)
+        self.program = Process(self.pid, "")
+        self.processes = {self.pid: self.program}
+        self.threads = {self.pid: self.program}  # the process of each, None: a child that has executed nothing yet
         self._go_on(self.pid, 0)
 
     @staticmethod
@@ -180,100 +268,163 @@ class Run:
             pass  # the whole process is ending
 
     def follow(self):
-        threads = {self.pid}
-        while self.status is None:
+        """The program's status, once its workers have ended too."""
+        result = None
+        while self.processes:
             tid, status = os.waitpid(-1, WALL)
             if os.WIFSTOPPED(status):
-                self._go_on(tid, self._stopped(tid, status, threads))
-            elif tid == self.pid:
-                self.status = status
-        return self.status
+                self._stopped(tid, status)
+                continue
+            self.threads.pop(tid, None)
+            process = self.processes.pop(tid, None)
+            if process in self.aborted:
+                self.aborted[process] = status
+            if process is self.program:
+                result = status
+        return result
 
-    def _stopped(self, tid, status, threads):
-        """The signal to go on with."""
+    def _stopped(self, tid, status):
         number = os.WSTOPSIG(status)
-        if number == SYSCALL_STOP:
-            return self._call(tid)
-        if status >> 16 or number == signal.SIGTRAP:
-            return 0
-        if tid not in threads:  # a new thread's first stop
-            threads.add(tid)
-            return 0
-        return number
+        if tid not in self.threads:  # the first stop of a new thread or child
+            self.threads[tid] = self.processes.get(self._group_of(tid))
+            self._go_on(tid, 0)
+        elif status >> 16 == EVENT_EXEC and self.threads[tid] is None:
+            self._executed(tid)
+        elif number == SYSCALL_STOP:
+            if self.threads[tid] is not None:
+                self._call(tid, self.threads[tid])
+            self._go_on(tid, 0)
+        else:
+            self._go_on(tid, 0 if status >> 16 or number == signal.SIGTRAP else number)
 
-    def _call(self, tid):
+    @staticmethod
+    def _group_of(tid):
+        try:
+            with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as file:
+                return int(re.search(r"^Tgid:\s+(\d+)", file.read(), re.MULTILINE).group(1))
+        except OSError:
+            return tid
+
+    def _executed(self, pid):
+        if os.path.basename(os.readlink(f"/proc/{pid}/exe")) != WORKER:
+            ptrace(DETACH, pid)
+            del self.threads[pid]
+            return
+        self.processes[pid] = self.threads[pid] = Process(pid, "worker:")
+        self.workers.append(self.processes[pid])
+        self._go_on(pid, 0)
+
+    def _call(self, tid, process):
         info = ctypes.create_string_buffer(128)
         try:
             ptrace(GET_SYSCALL_INFO, tid, 128, ctypes.addressof(info))
         except ProcessLookupError:
-            return 0
-        if info.raw[0] != SYSCALL_ENTRY:
-            return 0
+            return
         stack, number, *args = struct.unpack("<8Q", info.raw[16:80])
-        name = self.names.get(number)
-        self.seen += 1
-        if name in ("end", "raise"):
-            self._look_at("end", stack)
-            return 0
-        if name:
-            self.writes += 1
-            self._note_written(name, args)
-        # what is not known yet must be kept: all of the first writes, since keys are made there, and some of the later
-        if self.wanted is None:
-            due = name and (self.writes <= KEPT_STOPS // 2 or self.writes % 8 == 0)
-            due = due and len(self.kept) < KEPT_STOPS
-        else:
-            due = name is not None or self.seen % self.args.every == 0
-        if due:
-            self._look_at("working", stack)
-        return 0
+        if info.raw[0] == SYSCALL_EXIT:
+            self._note_pair(tid, process)
+        elif info.raw[0] == SYSCALL_ENTRY:
+            self._entry(tid, process, stack, self.names.get(number), args)
 
-    def _look_at(self, moment, stack):
+    def _entry(self, tid, process, stack, name, args):
+        process.seen += 1
+        moments = ["working"]
+        if name in ("end", "raise"):
+            self._end(process, stack)
+            return
+        if name == "socketpair":
+            self.made[tid] = args[3]
+        elif name == "recvfrom":
+            process.sockets.add(process.target(args[0]))
+            if process is not self.program:
+                moments.append("resting")
+        elif name is not None:
+            target = self._note_written(process, name, args)
+            if process is self.program and args[0] > 2 and re.match("/(?!dev/)", target):
+                moments.append("storing")
+        # what is not known yet must be kept
+        if process.seen % self.args.every == 0 or (name is not None and not (self.wanted is None and self.pages.full())):
+            self._look_at(process, moments, stack)
+
+    def _end(self, process, stack):
+        self._look_at(process, ["end"], stack)
+        if process not in self.ended:
+            self.ended.add(process)
+            self.found["dumpable", "memory", process.prefix or "program"] += process.is_dumpable()
+
+    def _note_pair(self, tid, process):
+        at = self.made.pop(tid, None)
+        if at is not None:
+            one, other = map(process.target, struct.unpack("<2i", process.memory.read(at, 8)))
+            self.peers[one], self.peers[other] = other, one
+
+    def _look_at(self, process, moments, stack):
         if self.args.abort:
             return
-        low, high = self.memory.code_of(self.args.module)
-        words = self.memory.read(stack, STACK_WINDOW)
+        low, high = process.memory.code_of(self.args.module)
+        words = process.memory.read(stack, STACK_WINDOW)
         inside = any(low <= word < high for (word,) in struct.iter_unpack("<Q", words[: len(words) // 8 * 8]))
-        stop = Stop(moment, inside, self.memory.mappings())
+        stop = Stop(process.prefix, moments, inside, process.memory.mappings())
         if self.wanted is None:
-            self.kept.append(stop)
+            mappings = [Mapping(place, self.pages.keep(data)) for place, data in stop.mappings]
+            self.kept.append(stop._replace(mappings=mappings))
         else:
-            self._search(stop)
+            self._search(stop, names_in)
 
-    def _search(self, stop):
+    def _search(self, stop, names):
         hits = set()
-        self.found["stops", "all", "all"] += 1
+        self.found["stops", "all", stop.prefix or "program"] += 1
         for m in stop.mappings:
             place = "module" if stop.in_module and m.place in ("heap", "stack") else m.place
-            hits |= {(stop.moment, name, place) for name, value in self.wanted.items() if value in m.data}
-        self.found.update(hits or {(stop.moment, "none", "none")})
+            hits |= {(name, stop.prefix + place) for name in names(m.data, self.wanted)}
+        for moment in stop.moments:
+            self.found.update((moment, *hit) for hit in hits or {("none", stop.prefix + "none")})
 
     def findings(self, wanted):
         self.wanted = wanted
         for stop in self.kept:
-            self._search(stop)
-        hits = {("written", name, target) for target, parts in self.written.items() for name, value in wanted.items()
-                if value in b"".join(parts)}
+            self._search(stop, self.pages.search)
+        hits = {("written", name, process.prefix + self._line(process, target))
+                for (process, target), parts in self.written.items() for name in names_in(b"".join(parts), wanted)}
         self.found.update(hits or {("written", "none", "none")})
-        return [(*key, count) for key, count in sorted(self.found.items())]
+        return [(*key, count) for key, count in sorted(self.found.items()) if count]
 
-    def _note_written(self, name, args):
-        if name in ("write", "pwrite", "sendto"):
-            data = self.memory.read(args[1], args[2])
-        elif name == "writev":
-            vector = struct.unpack(f"<{2 * args[2]}Q", self.memory.read(args[1], 16 * args[2]))
-            data = b"".join(self.memory.read(*vector[i : i + 2]) for i in range(0, len(vector), 2))
-        else:
-            return
-        try:
-            target = os.readlink(f"/proc/{self.pid}/fd/{args[0]}")
-        except OSError:
-            target = f"descriptor {args[0]}"
-        target = re.sub(r"\.[0-9A-Za-z]{6}\.part$", ".part", os.path.basename(target))
-        for number, name in ((signal.SIGABRT, self.args.abort), (signal.SIGTERM, self.args.term)):
-            if name == target and target not in self.written:
-                os.kill(self.pid, number)
-        self.written[target].append(data)
+    def _line(self, process, target):
+        """What a socket is: the line between the program and a worker, if both ends were seen in use by the two."""
+        peer = self.peers.get(target)
+        if process is not self.program:
+            return "to-program" if peer in self.program.sockets else target
+        return "to-worker" if any(peer in worker.sockets for worker in self.workers) else target
+
+    def _note_written(self, process, name, args):
+        target = process.target(args[0])
+        if name.startswith("send"):
+            process.sockets.add(target)
+        file = re.sub(r"\.[0-9A-Za-z]{6}\.part$", ".part", os.path.basename(target))
+        if process is self.program and (process, file) not in self.written:
+            if file == self.args.term:
+                os.kill(self.pid, signal.SIGTERM)
+            if file == self.args.abort:
+                self._abort()
+        self.written[process, file].append(process.data_of(name, args))
+        return target
+
+    def _abort(self):
+        for process in self.processes.values():
+            if (process is not self.program) == self.args.abort_workers:
+                try:  # whatever it did about that itself, so that its memory alone says no
+                    resource.prlimit(process.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                except PermissionError:
+                    pass
+                os.kill(process.pid, signal.SIGABRT)
+                self.aborted[process] = None
+
+    def cores(self):
+        """core, no-core or no-abort."""
+        statuses = [status for status in self.aborted.values() if status is not None and os.WIFSIGNALED(status)]
+        if not statuses or any(os.WTERMSIG(status) != signal.SIGABRT for status in statuses):
+            return "no-abort"
+        return "core" if any(map(os.WCOREDUMP, statuses)) else "no-core"
 
 
 def archive_secrets(args):
@@ -315,6 +466,7 @@ def main():
     parser.add_argument("--module", default="libsofthsm2.so")
     parser.add_argument("--term", default="")
     parser.add_argument("--abort", default="")
+    parser.add_argument("--abort-workers", action="store_true")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     run = Run(args, None if args.abort or not os.path.exists(args.archive) else look_for(args))
@@ -328,7 +480,7 @@ def main():
     status = run.follow()
     signal.alarm(0)
     if args.abort:
-        lines = [("core" if os.WCOREDUMP(status) else "no-core",)]
+        lines = [(run.cores(),)]
     else:
         lines = run.findings(run.wanted or look_for(args))
     with open(args.report, "w", encoding="ascii") as file:

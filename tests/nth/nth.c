@@ -1,4 +1,4 @@
-#include "tests/nth/nth.h"
+#include "tests/nth/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -21,7 +22,6 @@
 #include <openssl/crypto.h>
 
 #include "base/keys.h"
-#include "pkcs11/call.h"
 
 static struct nth_plan plan;
 static atomic_ulong seen;
@@ -29,6 +29,7 @@ static _Atomic(const char *) hit;
 static atomic_ulong secrets;           /* bytes of them that were not wiped */
 static atomic_long sessions;           /* that the module gave and did not get back */
 static _Thread_local unsigned in_call; /* of a module: what OpenSSL allocates then is the module's own */
+static const char *prefix = "";        /* of this process's reports */
 
 void
 nth_arm(const struct nth_plan *p)
@@ -56,6 +57,27 @@ nth_sessions(void)
     return atomic_load(&sessions);
 }
 
+void
+nth_session(int opened)
+{
+    atomic_fetch_add(&sessions, opened ? 1 : -1);
+}
+
+void
+nth_module(int entered)
+{
+    if (entered)
+        in_call++;
+    else if (in_call > 0)
+        in_call--;
+}
+
+unsigned long
+nth_value(void)
+{
+    return plan.value;
+}
+
 size_t
 nth_secrets(void)
 {
@@ -68,25 +90,26 @@ nth_hit(void)
     return atomic_load(&hit);
 }
 
-/* By the system call itself: a report must not be counted, nor fail. */
+/* By the system call itself: a report must not be counted, nor fail. One call, since several processes write. */
 void
 nth_report(const char *line)
 {
     const char *path = getenv("BK_NTH_REPORT");
+    char whole[160];
     long fd;
 
     if (path == NULL)
         return;
+    (void)snprintf(whole, sizeof whole, "%s%s\n", prefix, line);
     fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
-    (void)syscall(SYS_write, (int)fd, line, strlen(line));
-    (void)syscall(SYS_write, (int)fd, "\n", 1);
+    (void)syscall(SYS_write, (int)fd, whole, strlen(whole));
     (void)syscall(SYS_close, (int)fd);
 }
 
-static void
-die(void)
+void
+nth_die(void)
 {
     (void)syscall(SYS_kill, getpid(), SIGKILL);
     for (;;)
@@ -94,15 +117,15 @@ die(void)
 }
 
 /* What is to happen to this call: NTH_OFF for all but the nth. */
-static enum nth_action
-admit(enum nth_class class, const char *name)
+enum nth_action
+nth_admit(enum nth_class class, const char *name)
 {
     if ((plan.classes & class) == 0 || atomic_fetch_add(&seen, 1) + 1 != plan.at || plan.action == NTH_OFF)
         return NTH_OFF;
     atomic_store(&hit, name);
     nth_report(name);
     if (plan.action == NTH_BEFORE)
-        die();
+        nth_die();
     return plan.action;
 }
 
@@ -112,18 +135,19 @@ failing_errno(enum nth_action action)
     return action == NTH_SHORT ? EINTR : plan.value == 0 ? EIO : (int)plan.value;
 }
 
-static void
-arm_from_environment(void)
+void
+nth_arm_by(const char *variable, const char *reports)
 {
     static const struct {
         const char *name;
         enum nth_action action;
     } actions[] = {
         {"fail", NTH_FAIL}, {"short", NTH_SHORT}, {"before", NTH_BEFORE}, {"after", NTH_AFTER}, {"within", NTH_WITHIN}};
-    const char *text = getenv("BK_NTH");
+    const char *text = getenv(variable);
     char action[16], classes[64];
     struct nth_plan p = {0};
 
+    prefix = reports;
     if (text == NULL || sscanf(text, "%15[^:]:%63[^:]:%lu:%lu", action, classes, &p.at, &p.value) < 3)
         return;
     for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
@@ -142,7 +166,7 @@ void *__real_realloc(void *p, size_t n);
 static int
 openssl_fails(const char *name)
 {
-    return in_call == 0 && admit(NTH_LIBRARY, name) != NTH_OFF;
+    return in_call == 0 && nth_admit(NTH_LIBRARY, name) != NTH_OFF;
 }
 
 static void *
@@ -174,7 +198,6 @@ __attribute__((constructor)) static void
 install(void)
 {
     (void)CRYPTO_set_mem_functions(openssl_malloc, openssl_realloc, openssl_free);
-    arm_from_environment();
 }
 
 /* --- the record of what the disk was told --- */
@@ -277,7 +300,7 @@ nth_trace_free(struct nth_trace *t)
     int __wrap_##name ARGS;                                                                                            \
     int __wrap_##name ARGS                                                                                             \
     {                                                                                                                  \
-        enum nth_action action = admit(class, #name);                                                                  \
+        enum nth_action action = nth_admit(class, #name);                                                              \
         int n;                                                                                                         \
                                                                                                                        \
         if (action == NTH_FAIL || action == NTH_SHORT) {                                                               \
@@ -285,10 +308,10 @@ nth_trace_free(struct nth_trace *t)
             return -1;                                                                                                 \
         }                                                                                                              \
         if (action == NTH_WITHIN)                                                                                      \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         n = __real_##name PASS;                                                                                        \
         if (action == NTH_AFTER)                                                                                       \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         return n;                                                                                                      \
     }
 
@@ -301,6 +324,14 @@ WRAP_INT(NTH_SYSTEM, eventfd, (unsigned first, int flags), (first, flags))
 WRAP_INT(NTH_SYSTEM, pipe2, (int fds[2], int flags), (fds, flags))
 WRAP_INT(NTH_SYSTEM, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds))
 WRAP_INT(NTH_SYSTEM, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
+WRAP_INT(NTH_SYSTEM, memfd_create, (const char *name, unsigned flags), (name, flags))
+WRAP_INT(NTH_SYSTEM, ftruncate64, (int fd, off64_t len), (fd, len))
+WRAP_INT(NTH_SYSTEM, pidfd_open, (pid_t pid, unsigned flags), (pid, flags))
+WRAP_INT(NTH_SYSTEM, access, (const char *path, int how), (path, how))
+WRAP_INT(NTH_SYSTEM, setsockopt, (int fd, int level, int name, const void *value, socklen_t len),
+         (fd, level, name, value, len))
+WRAP_INT(NTH_SYSTEM, getsockopt, (int fd, int level, int name, void *value, socklen_t *len),
+         (fd, level, name, value, len))
 
 /* A descriptor is closed also when close(2) fails: Linux, close(2), "Dealing with error returns". */
 int __real_close(int fd);
@@ -308,7 +339,7 @@ int __wrap_close(int fd);
 int
 __wrap_close(int fd)
 {
-    enum nth_action action = admit(NTH_SYSTEM, "close");
+    enum nth_action action = nth_admit(NTH_SYSTEM, "close");
     int n = __real_close(fd);
 
     if (action == NTH_FAIL || action == NTH_SHORT) {
@@ -316,7 +347,7 @@ __wrap_close(int fd)
         return -1;
     }
     if (action == NTH_AFTER || action == NTH_WITHIN)
-        die();
+        nth_die();
     return n;
 }
 
@@ -325,7 +356,7 @@ int __wrap_fcntl64(int fd, int what, ...);
 int
 __wrap_fcntl64(int fd, int what, ...)
 {
-    enum nth_action action = admit(NTH_SYSTEM, "fcntl");
+    enum nth_action action = nth_admit(NTH_SYSTEM, "fcntl");
     va_list args;
     long value;
 
@@ -344,7 +375,7 @@ int __wrap_open64(const char *path, int flags, ...);
 int
 __wrap_open64(const char *path, int flags, ...)
 {
-    enum nth_action action = admit((flags & O_CREAT) != 0 ? NTH_DISK : NTH_SYSTEM, "open");
+    enum nth_action action = nth_admit((flags & O_CREAT) != 0 ? NTH_DISK : NTH_SYSTEM, "open");
     mode_t mode = 0;
     char whole[PATH_MAX];
     int fd;
@@ -366,7 +397,7 @@ __wrap_open64(const char *path, int flags, ...)
         record(NTH_CREATE, whole, NULL, 0, NULL, 0);
     }
     if (action == NTH_AFTER || action == NTH_WITHIN)
-        die();
+        nth_die();
     return fd;
 }
 
@@ -375,7 +406,7 @@ int __wrap_openat64(int folder, const char *path, int flags, ...);
 int
 __wrap_openat64(int folder, const char *path, int flags, ...)
 {
-    enum nth_action action = admit((flags & O_CREAT) != 0 ? NTH_DISK : NTH_SYSTEM, "openat");
+    enum nth_action action = nth_admit((flags & O_CREAT) != 0 ? NTH_DISK : NTH_SYSTEM, "openat");
     mode_t mode = 0;
     char whole[PATH_MAX];
     int fd;
@@ -397,7 +428,7 @@ __wrap_openat64(int folder, const char *path, int flags, ...)
         record(NTH_CREATE, whole, NULL, 0, NULL, 0);
     }
     if (action == NTH_AFTER || action == NTH_WITHIN)
-        die();
+        nth_die();
     return fd;
 }
 
@@ -408,7 +439,7 @@ __wrap_openat64(int folder, const char *path, int flags, ...)
     int __wrap_##name(int fd);                                                                                         \
     int __wrap_##name(int fd)                                                                                          \
     {                                                                                                                  \
-        enum nth_action action = admit(NTH_DISK, #name);                                                               \
+        enum nth_action action = nth_admit(NTH_DISK, #name);                                                           \
         struct stat64 st;                                                                                              \
         int n;                                                                                                         \
                                                                                                                        \
@@ -417,11 +448,11 @@ __wrap_openat64(int folder, const char *path, int flags, ...)
             return -1;                                                                                                 \
         }                                                                                                              \
         if (action == NTH_WITHIN)                                                                                      \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         n = __real_##name(fd);                                                                                         \
         record_fd(__real_fstat64(fd, &st) == 0 && S_ISDIR(st.st_mode) ? NTH_SYNC_FOLDER : (op), fd, 0, NULL, 0);       \
         if (action == NTH_AFTER)                                                                                       \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         return n;                                                                                                      \
     }
 
@@ -434,7 +465,7 @@ WRAP_SYNC(syncfs, NTH_SYNC_FOLDER)
     int __wrap_##name ARGS;                                                                                            \
     int __wrap_##name ARGS                                                                                             \
     {                                                                                                                  \
-        enum nth_action action = admit(NTH_DISK, #name);                                                               \
+        enum nth_action action = nth_admit(NTH_DISK, #name);                                                           \
         char old[PATH_MAX], new[PATH_MAX];                                                                             \
         int n;                                                                                                         \
                                                                                                                        \
@@ -443,14 +474,14 @@ WRAP_SYNC(syncfs, NTH_SYNC_FOLDER)
             return -1;                                                                                                 \
         }                                                                                                              \
         if (action == NTH_WITHIN)                                                                                      \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         absolute(from_folder, from, old);                                                                              \
         absolute(to_folder, to, new);                                                                                  \
         n = __real_##name PASS;                                                                                        \
         if (n == 0)                                                                                                    \
             record(op, old, new, 0, NULL, 0);                                                                          \
         if (action == NTH_AFTER)                                                                                       \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         return n;                                                                                                      \
     }
 
@@ -466,7 +497,7 @@ WRAP_NAMES(unlinkat, (int a, const char *path, int flags), (a, path, flags), NTH
     ssize_t __wrap_##name PARAMS;                                                                                      \
     ssize_t __wrap_##name PARAMS                                                                                       \
     {                                                                                                                  \
-        enum nth_action action = admit(class, #name);                                                                  \
+        enum nth_action action = nth_admit(class, #name);                                                              \
         ssize_t n;                                                                                                     \
                                                                                                                        \
         if (action == NTH_FAIL) {                                                                                      \
@@ -478,30 +509,66 @@ WRAP_NAMES(unlinkat, (int a, const char *path, int flags), (a, path, flags), NTH
                                    : __real_##name PASS;                                                               \
         __VA_ARGS__                                                                                                    \
         if (action == NTH_AFTER || action == NTH_WITHIN)                                                               \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         return n;                                                                                                      \
     }
 
 WRAP_MOVE(NTH_SYSTEM, read, (int fd, void *buf, size_t len), (fd, buf, len > 0), (fd, buf, len), (fd, buf, len))
 WRAP_MOVE(NTH_SYSTEM, pread64, (int fd, void *buf, size_t len, off64_t at), (fd, buf, len > 0, at), (fd, buf, len, at),
           (fd, buf, len, at))
-WRAP_MOVE(NTH_SYSTEM, recv, (int fd, void *buf, size_t len, int flags), (fd, buf, len, flags), (fd, buf, len, flags),
-          (fd, buf, len, flags))
-WRAP_MOVE(NTH_SYSTEM, send, (int fd, const void *buf, size_t len, int flags), (fd, buf, len, flags),
-          (fd, buf, len, flags), (fd, buf, len, flags))
+WRAP_MOVE(NTH_SYSTEM, readlink, (const char *path, char *buf, size_t len), (path, buf, len > 0), (path, buf, len / 2),
+          (path, buf, len))
 WRAP_MOVE(NTH_DISK, write, (int fd, const void *buf, size_t len), (fd, buf, len > 0), (fd, buf, len / 2),
           (fd, buf, len), if (n > 0) record_fd(NTH_WRITE, fd, (long)lseek(fd, 0, SEEK_CUR) - n, buf, (size_t)n);)
 WRAP_MOVE(NTH_DISK, pwrite64, (int fd, const void *buf, size_t len, off64_t at), (fd, buf, len > 0, at),
           (fd, buf, len / 2, at), (fd, buf, len, at), if (n > 0) record_fd(NTH_WRITE, fd, (long)at, buf, (size_t)n);)
 
-/* --- calls that answer an errno --- */
+/* Messages are whole or not there: what would be short is interrupted. */
+#define WRAP_MESSAGE(name, ARGS, PASS, COUNTED)                                                                        \
+    ssize_t __real_##name ARGS;                                                                                        \
+    ssize_t __wrap_##name ARGS;                                                                                        \
+    ssize_t __wrap_##name ARGS                                                                                         \
+    {                                                                                                                  \
+        enum nth_action action = (COUNTED) ? nth_admit(NTH_SYSTEM, #name) : NTH_OFF;                                   \
+        ssize_t n;                                                                                                     \
+                                                                                                                       \
+        if (action == NTH_FAIL || action == NTH_SHORT) {                                                               \
+            errno = failing_errno(action);                                                                             \
+            return -1;                                                                                                 \
+        }                                                                                                              \
+        n = __real_##name PASS;                                                                                        \
+        if (action == NTH_AFTER || action == NTH_WITHIN)                                                               \
+            nth_die();                                                                                                 \
+        return n;                                                                                                      \
+    }
+
+/* Whoever only looks whether something has come does it as often as there is time. */
+WRAP_MESSAGE(recv, (int fd, void *buf, size_t len, int flags), (fd, buf, len, flags), (flags & MSG_PEEK) == 0)
+WRAP_MESSAGE(send, (int fd, const void *buf, size_t len, int flags), (fd, buf, len, flags), 1)
+WRAP_MESSAGE(recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags), 1)
+WRAP_MESSAGE(sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags), 1)
+
+/* --- calls that answer something else --- */
+
+void *__real_mmap64(void *at, size_t len, int prot, int flags, int fd, off64_t from);
+void *__wrap_mmap64(void *at, size_t len, int prot, int flags, int fd, off64_t from);
+void *
+__wrap_mmap64(void *at, size_t len, int prot, int flags, int fd, off64_t from)
+{
+    enum nth_action action = nth_admit(NTH_SYSTEM, "mmap");
+
+    if (action == NTH_OFF)
+        return __real_mmap64(at, len, prot, flags, fd, from);
+    errno = failing_errno(action);
+    return MAP_FAILED;
+}
 
 int __real_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*f)(void *), void *arg);
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*f)(void *), void *arg);
 int
 __wrap_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*f)(void *), void *arg)
 {
-    return admit(NTH_SYSTEM, "pthread_create") != NTH_OFF ? EAGAIN : __real_pthread_create(t, attr, f, arg);
+    return nth_admit(NTH_SYSTEM, "pthread_create") != NTH_OFF ? EAGAIN : __real_pthread_create(t, attr, f, arg);
 }
 
 int __real_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
@@ -512,8 +579,8 @@ int
 __wrap_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                     const posix_spawnattr_t *attr, char *const argv[], char *const env[])
 {
-    return admit(NTH_SYSTEM, "posix_spawnp") != NTH_OFF ? EAGAIN
-                                                        : __real_posix_spawnp(pid, file, actions, attr, argv, env);
+    return nth_admit(NTH_SYSTEM, "posix_spawnp") != NTH_OFF ? EAGAIN
+                                                            : __real_posix_spawnp(pid, file, actions, attr, argv, env);
 }
 
 /* --- memory --- */
@@ -523,7 +590,7 @@ __wrap_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions
     void *__wrap_##name ARGS;                                                                                          \
     void *__wrap_##name ARGS                                                                                           \
     {                                                                                                                  \
-        if (admit(NTH_MEMORY, #name) == NTH_OFF)                                                                       \
+        if (nth_admit(NTH_MEMORY, #name) == NTH_OFF)                                                                   \
             return __real_##name PASS;                                                                                 \
         errno = ENOMEM;                                                                                                \
         return NULL;                                                                                                   \
@@ -541,7 +608,7 @@ int __wrap_posix_memalign(void **p, size_t align, size_t n);
 int
 __wrap_posix_memalign(void **p, size_t align, size_t n)
 {
-    return admit(NTH_MEMORY, "posix_memalign") != NTH_OFF ? ENOMEM : __real_posix_memalign(p, align, n);
+    return nth_admit(NTH_MEMORY, "posix_memalign") != NTH_OFF ? ENOMEM : __real_posix_memalign(p, align, n);
 }
 
 void *__real_CRYPTO_secure_zalloc(size_t n, const char *file, int line);
@@ -549,7 +616,8 @@ void *__wrap_CRYPTO_secure_zalloc(size_t n, const char *file, int line);
 void *
 __wrap_CRYPTO_secure_zalloc(size_t n, const char *file, int line)
 {
-    void *p = admit(NTH_MEMORY, "OPENSSL_secure_zalloc") != NTH_OFF ? NULL : __real_CRYPTO_secure_zalloc(n, file, line);
+    void *p =
+        nth_admit(NTH_MEMORY, "OPENSSL_secure_zalloc") != NTH_OFF ? NULL : __real_CRYPTO_secure_zalloc(n, file, line);
 
     atomic_fetch_add(&secrets, p != NULL ? n : 0);
     return p;
@@ -564,57 +632,23 @@ __wrap_CRYPTO_secure_clear_free(void *p, size_t n, const char *file, int line)
     __real_CRYPTO_secure_clear_free(p, n, file, line);
 }
 
-/* --- tokens --- */
-
-int __real_p11_call_admit(struct p11_port *port, const char *call);
-int __wrap_p11_call_admit(struct p11_port *port, const char *call);
-int
-__wrap_p11_call_admit(struct p11_port *port, const char *call)
-{
-    enum nth_action action = admit(NTH_TOKEN, call);
-
-    if (action == NTH_OFF) {
-        int let_through = __real_p11_call_admit(port, call);
-
-        in_call += let_through ? 1 : 0;
-        return let_through;
-    }
-    if (action != NTH_FAIL && action != NTH_SHORT)
-        die();
-    port->call = call;
-    port->rv = plan.value == 0 ? CKR_GENERAL_ERROR : plan.value;
-    return 0;
-}
-
-CK_RV __real_p11_call_done(struct p11_port *port, CK_RV rv);
-CK_RV __wrap_p11_call_done(struct p11_port *port, CK_RV rv);
-CK_RV
-__wrap_p11_call_done(struct p11_port *port, CK_RV rv)
-{
-    if (in_call > 0)
-        in_call--;
-    if (rv == CKR_OK && strcmp(port->call, "C_OpenSession") == 0)
-        atomic_fetch_add(&sessions, 1);
-    if (rv == CKR_OK && strcmp(port->call, "C_CloseSession") == 0)
-        atomic_fetch_sub(&sessions, 1);
-    return __real_p11_call_done(port, rv);
-}
+/* --- operations on keys --- */
 
 #define WRAP_KEY(name, ARGS, PASS)                                                                                     \
     enum bk_code __real_##name ARGS;                                                                                   \
     enum bk_code __wrap_##name ARGS;                                                                                   \
     enum bk_code __wrap_##name ARGS                                                                                    \
     {                                                                                                                  \
-        enum nth_action action = admit(NTH_TOKEN, #name);                                                              \
+        enum nth_action action = nth_admit(NTH_TOKEN, #name);                                                          \
         enum bk_code rc;                                                                                               \
                                                                                                                        \
         if (action == NTH_FAIL || action == NTH_SHORT)                                                                 \
             return bk_fail(err, BK_E_TOKEN, #name ": made to fail");                                                   \
         if (action == NTH_WITHIN)                                                                                      \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         rc = __real_##name PASS;                                                                                       \
         if (action == NTH_AFTER)                                                                                       \
-            die();                                                                                                     \
+            nth_die();                                                                                                 \
         return rc;                                                                                                     \
     }
 

@@ -3,13 +3,15 @@
  * fail, fall short, or end the process. It sits between the objects and the C library by the linker's --wrap (see
  * tests/CMakeLists.txt), so that it works under sanitizers and needs no change of what is tested.
  *
- * A test arms it by nth_arm. A program that is linked with it is driven from outside:
- *     BK_NTH=ACTION:CLASSES:N[:VALUE] BK_NTH_REPORT=FILE [BK_NTH_SECRET=FILE] bk-wrap-nth ...
+ * A test arms it by nth_arm. A program that is linked with it, and its token workers, are driven from outside:
+ *     BK_NTH=ACTION:CLASSES:N[:VALUE] BK_NTH_WORKER=... BK_NTH_REPORT=FILE [BK_NTH_SECRET=FILE] bin/bk-wrap ...
  * ACTION is fail, short, before, after, within; CLASSES some of disk,system,memory,token,library joined by "+"; VALUE
- * an errno or CK_RV as a number. FILE gets the name of the call that was hit, and nothing of that if there were fewer
- * than N; and when the program ends by itself "end CALLS SESSIONS SECRETS LEFT": the calls of these classes, the
- * token sessions that are still open, the bytes of secrets that were not wiped, and how often memory holds what the
- * file BK_NTH_SECRET does.
+ * an errno or CK_RV as a number. BK_NTH is for the program and BK_NTH_WORKER for its workers: each worker counts for
+ * itself, and one that starts when another was hit already is let alone, unless there is BK_NTH_EVERY_WORKER. FILE gets
+ * the name of the call that was hit, and nothing of that if there were fewer than N; and when the program ends by
+ * itself "end CALLS SESSIONS SECRETS LEFT": the calls of these classes, the token sessions that are still open, the
+ * bytes of secrets that were not wiped, and how often memory holds what the file BK_NTH_SECRET does. Lines of a worker
+ * begin with "worker "; one that cannot end in order says "failed" in place of "end".
  */
 #ifndef BK_TESTS_NTH_NTH_H
 #define BK_TESTS_NTH_NTH_H
@@ -52,8 +54,12 @@ const char *nth_hit(void);
 long nth_sessions(void);
 size_t nth_secrets(void);
 
-/* Adds a line to the file BK_NTH_REPORT, if that is set. */
+/* Arms what the environment variable says, if it is set; reports of this process begin with prefix from now on. */
+void nth_arm_by(const char *variable, const char *prefix);
+
+/* Adds a line to the file BK_NTH_REPORT, if that is set; WORD CALLS SESSIONS SECRETS LEFT. */
 void nth_report(const char *line);
+void nth_report_end(const char *word);
 
 /* What the disk was told, for tests/nth/disk.h to play back. */
 enum nth_disk_op { NTH_WRITE, NTH_SYNC, NTH_SYNC_FOLDER, NTH_CREATE, NTH_RENAME, NTH_LINK, NTH_UNLINK, NTH_TRUNCATE };
