@@ -99,6 +99,7 @@ start(void)
         return -1;
     }
     mimic_device_build();
+    mimic_log("start");
     return 0;
 }
 

@@ -97,11 +97,38 @@ worked(CK_RV rv, int data)
 /* --- what the device says of itself --------------------------------------------------------------------------------
  */
 
+/* SoftHSM rewrites a token's file at each login, and who reads it meanwhile finds it broken (docs/TOKENS.md). That is
+ * no property of the device, so those that write and read it take turns. */
+static CK_RV
+initialize(void *args)
+{
+    CK_RV rv;
+
+    mimic_lock();
+    rv = REAL->C_Initialize(args);
+    mimic_unlock();
+    return rv;
+}
+
+static CK_RV
+get_slot_list(CK_BBOOL present, CK_SLOT_ID *list, CK_ULONG *count)
+{
+    CK_RV rv;
+
+    mimic_lock();
+    rv = REAL->C_GetSlotList(present, list, count);
+    mimic_unlock();
+    return rv;
+}
+
 static CK_RV
 get_token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 {
-    CK_RV rv = REAL->C_GetTokenInfo(slot, info);
+    CK_RV rv;
 
+    mimic_lock();
+    rv = REAL->C_GetTokenInfo(slot, info);
+    mimic_unlock();
     if (rv == CKR_OK && has(QUIRK_WRONG_PIN_LENGTH))
         info->ulMaxPinLen = info->ulMinPinLen = 4;
     return rv;
@@ -218,7 +245,9 @@ login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_BYTE *pin, CK_ULONG len)
         has_logged_in = 1;
         return CKR_OK;
     }
+    mimic_lock();
     rv = REAL->C_Login(s, user, pin == NULL ? NULL : pin + skip, len - skip);
+    mimic_unlock();
     if (rv == CKR_OK && pin != NULL && len <= sizeof pin_known) {
         memcpy(pin_known, pin, len);
         pin_known_len = len;
@@ -308,19 +337,23 @@ has_length(const CK_ATTRIBUTE *at, CK_ULONG count)
 
 #define TEMPLATE_MAX 32
 
-/* The template as the device takes it. */
+/* The template as the device takes it; SoftHSM refuses the length that some devices insist on. */
 static CK_ULONG
 as_taken(const CK_ATTRIBUTE *at, CK_ULONG count, CK_ATTRIBUTE out[TEMPLATE_MAX])
 {
     static CK_BBOOL yes = CK_TRUE;
 
-    if (count > TEMPLATE_MAX)
-        count = TEMPLATE_MAX;
-    memcpy(out, at, count * sizeof *out);
-    for (CK_ULONG i = 0; i < count; i++)
-        if (out[i].type == CKA_SENSITIVE && has(QUIRK_FORCES_SENSITIVE))
-            out[i].pValue = &yes;
-    return count;
+    CK_ULONG taken = 0;
+
+    for (CK_ULONG i = 0; i < count && taken < TEMPLATE_MAX; i++) {
+        if (at[i].type == CKA_VALUE_LEN && has(QUIRK_NEEDS_VALUE_LEN))
+            continue;
+        out[taken] = at[i];
+        if (at[i].type == CKA_SENSITIVE && has(QUIRK_FORCES_SENSITIVE))
+            out[taken].pValue = &yes;
+        taken++;
+    }
+    return taken;
 }
 
 static int
@@ -483,6 +516,8 @@ void
 mimic_device_build(void)
 {
     mimic.device = *REAL;
+    mimic.device.C_Initialize = initialize;
+    mimic.device.C_GetSlotList = get_slot_list;
     mimic.device.C_GetTokenInfo = get_token_info;
     mimic.device.C_GetMechanismList = get_mechanism_list;
     mimic.device.C_GetMechanismInfo = get_mechanism_info;

@@ -1,6 +1,7 @@
 /*
  * The log: a line for each thing that a test wants to know, "PID WHAT", appended whole, so that processes may share it:
  *
+ *     start                                     a process loaded the module
  *     login begins, login rv=0x0                C_Login, and how it ended; a crash or a hang leaves the first one alone
  *     logout open=1                             so many sessions are open at C_Logout
  *     fault C_Sign 12                           a fault was met, at that call of all

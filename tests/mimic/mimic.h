@@ -132,6 +132,9 @@ void mimic_sleep_us(unsigned long us);
 
 /* shared.c: CKR_OK, or why not. work_begin waits for its turn unless the device throttles. */
 int mimic_shared_open(void);
+/* One process at a time, and one thread of it. */
+void mimic_lock(void);
+void mimic_unlock(void);
 CK_RV mimic_session_admit(void);
 void mimic_session_add(CK_SESSION_HANDLE session);
 void mimic_session_drop(CK_SESSION_HANDLE session); /* 0: all of this process */

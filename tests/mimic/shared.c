@@ -33,16 +33,16 @@ static struct shared *shared;
 static int shared_fd = -1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
-static void
-lock(void)
+void
+mimic_lock(void)
 {
     (void)pthread_mutex_lock(&mutex);
     while (shared_fd >= 0 && flock(shared_fd, LOCK_EX) != 0 && errno == EINTR)
         ;
 }
 
-static void
-unlock(void)
+void
+mimic_unlock(void)
 {
     if (shared_fd >= 0)
         (void)flock(shared_fd, LOCK_UN);
@@ -122,7 +122,7 @@ mimic_session_admit(void)
     size_t place = SESSIONS_MAX;
     unsigned used = 0;
 
-    lock();
+    mimic_lock();
     for (size_t i = 0; i < SESSIONS_MAX; i++) {
         if (shared->sessions[i].pid != 0 && is_over(i) && shared->sessions[i].pid != getpid())
             shared->sessions[i].pid = 0;
@@ -135,10 +135,10 @@ mimic_session_admit(void)
         shared->sessions[place].session = 0;
         shared->sessions[place].used_ms = now_ms();
         shared->sessions[place].pid = getpid();
-        unlock();
+        mimic_unlock();
         return CKR_OK;
     }
-    unlock();
+    mimic_unlock();
     return CKR_SESSION_COUNT;
 }
 
@@ -147,20 +147,20 @@ mimic_session_add(CK_SESSION_HANDLE session)
 {
     size_t i;
 
-    lock();
+    mimic_lock();
     if ((i = find(0)) < SESSIONS_MAX)
         shared->sessions[i].session = session;
-    unlock();
+    mimic_unlock();
 }
 
 void
 mimic_session_drop(CK_SESSION_HANDLE session)
 {
-    lock();
+    mimic_lock();
     for (size_t i = 0; i < SESSIONS_MAX; i++)
         if (shared->sessions[i].pid == getpid() && (session == 0 || shared->sessions[i].session == session))
             shared->sessions[i].pid = 0;
-    unlock();
+    mimic_unlock();
 }
 
 CK_RV
@@ -171,10 +171,10 @@ mimic_session_touch(CK_SESSION_HANDLE session)
 
     if (mimic.config.profile.idle_ms == 0)
         return CKR_OK;
-    lock();
+    mimic_lock();
     if ((i = find(session)) < SESSIONS_MAX && (over = is_over(i)) == 0)
         shared->sessions[i].used_ms = now_ms();
-    unlock();
+    mimic_unlock();
     if (over)
         mimic_lose(session);
     return over ? CKR_SESSION_HANDLE_INVALID : CKR_OK;
@@ -188,7 +188,7 @@ take_turn(void)
     unsigned taken = 0;
     size_t place = WORKERS_MAX;
 
-    lock();
+    mimic_lock();
     for (size_t i = 0; i < WORKERS_MAX; i++) {
         if (shared->at_work[i] != 0 && is_dead(shared->at_work[i]))
             shared->at_work[i] = 0;
@@ -201,7 +201,7 @@ take_turn(void)
         place = WORKERS_MAX;
     if (place != WORKERS_MAX)
         shared->at_work[place] = getpid();
-    unlock();
+    mimic_unlock();
     return place != WORKERS_MAX;
 }
 
@@ -223,11 +223,11 @@ mimic_work_end(void)
 {
     if (mimic.config.profile.parallel == 0)
         return;
-    lock();
+    mimic_lock();
     for (size_t i = 0; i < WORKERS_MAX; i++)
         if (shared->at_work[i] == getpid()) {
             shared->at_work[i] = 0;
             break;
         }
-    unlock();
+    mimic_unlock();
 }

@@ -1,0 +1,306 @@
+#!/usr/bin/env bash
+# Devices that nobody here has, imitated from their documentation, and modules that fail, hang and crash: by a module that
+# stands before SoftHSM (tests/mimic/mimic.h).
+#
+#     BK_LONG=1    every call fails in every way, in place of some of them
+set -euo pipefail
+# shellcheck source=../cli/lib.sh
+. "$(dirname "$0")/../cli/lib.sh"
+
+MIMIC=$BK_BIN/tests/mimic/bk-mimic.so
+LONG=${BK_LONG:-0}
+export BK_MIMIC=$T/mimic.conf
+unset BK_TOKEN_TRACE
+
+# --- the module ---------------------------------------------------------------------------------------------------
+
+# mimic PROFILE [LINE...] : from now on the device is that one, with these lines of its configuration; a fresh log.
+mimic() {
+    printf '%s\n' "module = $SOFTHSM" "log = $T/log" "device = $T/device" "profile = $1" "${@:2}" >"$BK_MIMIC"
+    rm -f "$T/device" "$T/counter"
+    : >"$T/log"
+}
+
+# once : for a line of mimic: processes count calls together, so that one of them alone meets the fault.
+once() { printf 'counter = %s/counter' "$T"; }
+
+# key PROFILE OBJECT : its URI.
+key() {
+    printf 'pkcs11:token=bk;object=%s?module-path=%s&pin-source=file:%s/%s.pin' "$2" "$MIMIC" "$T" "$1"
+}
+
+# made CALL : how often processes made it (or all that use a private key: private).
+made() {
+    awk -v name="$1" '$2 == "exit" { for (i = 3; i <= NF; i++) if (split($i, a, "=") == 2 && a[1] == name) sum += a[2] }
+        END { print sum + 0 }' "$T/log"
+}
+
+# made_just N CALL
+made_just() { check "$2: $1" test "$(made "$2")" -eq "$1"; }
+
+# wrongs : what no run may do, whatever the module does, as far as the log tells: leave a session open in a process that
+# ended by itself, log out with more than its own, give a PIN again after a login that failed or did not come back.
+wrongs() {
+    awk -v many="$MANY" '
+        $2 == "exit" && $3 != "open=0" { print "a process ended with " $3 }
+        $2 == "logout" && $3 != "open=1" { print "a logout with " $3 }
+        $2 == "login" && $3 == "begins" { if (spent[many ? $1 : 0]++) print "a PIN was given again" }
+        $2 == "login" && ($3 == "rv=0x0" || $3 == "rv=0x100") { spent[many ? $1 : 0] = 0 }' "$T/log"
+    local pid
+    while read -r pid; do
+        if ! ended "$pid"; then printf 'process %d is still there\n' "$pid"; fi
+    done < <(awk '$2 == "start" { print $1 }' "$T/log")
+}
+
+in_order() {
+    local what
+    what=$(wrongs)
+    check "in order${what:+: $what}" test -z "$what"
+}
+
+# --- programs -----------------------------------------------------------------------------------------------------
+
+# Each of these runs a program as RUN CODE KIND..., where RUN is expect_exit or, in a sweep, silent_exit. PROFILE is the
+# device, and OPTIONS go with each; MANY is 1 while several run at once.
+PROFILE=plain
+MANY=0
+OPTIONS=()
+
+recipient() { if [[ $1 == *aes* ]]; then key "$PROFILE" "$1"; else printf '%s/%s.pem' "$T" "$1"; fi; }
+
+# generate RUN CODE OBJECT TYPE USE
+generate() {
+    local -a out=(-o "$T/$3.pem")
+    [[ $4 != aes256 ]] || out=()
+    "$1" "$2" bk-key generate "${OPTIONS[@]}" --type "$4" --use "$5" "${out[@]}" "$(key "$PROFILE" "$3")"
+}
+
+# wrap RUN CODE OUT RECIPIENT...
+wrap() {
+    local -a to=()
+    local one
+    for one in "${@:4}"; do to+=(-r "$(recipient "$one")"); done
+    "$1" "$2" bk-wrap -q "${OPTIONS[@]}" "${to[@]}" -s "$(key "$PROFILE" "$signer")" -o "$T/$3" "$T/plain"
+}
+
+# unwrap RUN CODE OBJECT FILE
+unwrap() {
+    "$1" "$2" bk-unwrap -q "${OPTIONS[@]}" -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" -k "$(key "$PROFILE" "$3")" \
+        -o "$T/out" "$T/$4"
+}
+
+# verify RUN CODE OBJECT FILE
+verify() {
+    "$1" "$2" bk-verify -q "${OPTIONS[@]}" --level decrypt -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" \
+        -k "$(key "$PROFILE" "$3")" "$T/$4"
+}
+
+# rekey RUN CODE FROM TO FILE
+rekey() {
+    "$1" "$2" bk-rekey -q "${OPTIONS[@]}" --from "$(key "$PROFILE" "$3")" --to "$(key "$PROFILE" "$4")" \
+        -s "$(key "$PROFILE" "$signer")" -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" "$T/$5"
+}
+
+# --- devices ------------------------------------------------------------------------------------------------------
+
+# kinds PROFILE : the KEKs that its documentation promises, as far as bk uses them.
+kinds() {
+    case $1 in
+    plain | lanhsm) echo 'aes256 p256 rsa3072' ;;
+    yubihsm2 | smartcard) echo 'p256 rsa3072' ;;
+    cloudhsm | tpm) echo 'rsa3072' ;;
+    esac
+}
+
+# life PROFILE : a backup's.
+life() {
+    local kind
+    printf '\n# a device like %s\n' "$1"
+    PROFILE=$1
+    signer=$1-signer
+    mimic "$1" 'latency = 2'
+    generate expect_exit 0 "$signer" p256 sign
+    for kind in $(kinds "$1"); do
+        generate expect_exit 0 "$1-$kind" "$kind" kek
+        generate expect_exit 0 "$1-new-$kind" "$kind" kek
+        in_order
+        mimic "$1" 'latency = 2'
+        wrap expect_exit 0 "$1-$kind.bk" "$1-$kind"
+        made_just 1 C_Sign
+        [[ $kind == aes256 ]] || made_just 1 private
+        expect_exit 0 bk-verify -q -t "$T/$signer.pem" "$T/$1-$kind.bk"
+        mimic "$1" 'latency = 2'
+        verify expect_exit 0 "$1-$kind" "$1-$kind.bk"
+        made_just 1 private
+        in_order
+        mimic "$1" 'latency = 2'
+        unwrap expect_exit 0 "$1-$kind" "$1-$kind.bk"
+        made_just 1 private
+        same_file "$T/plain" "$T/out"
+        rm -f "$T/out"
+        rekey expect_exit 0 "$1-$kind" "$1-new-$kind" "$1-$kind.bk"
+        unwrap expect_exit 0 "$1-new-$kind" "$1-$kind.bk"
+        rm -f "$T/out"
+        unwrap expect_exit 3 "$1-$kind" "$1-$kind.bk"
+        in_order
+    done
+}
+
+devices() {
+    local one
+    for one in plain yubihsm2 cloudhsm lanhsm smartcard tpm; do life "$one"; done
+}
+
+# --- calls that crash and hang ------------------------------------------------------------------------------------
+
+# quickly SECONDS COMMAND... : it took no longer.
+quickly() {
+    local start=$SECONDS
+    "${@:2}"
+    check "in $1 s" test $((SECONDS - start)) -le "$1"
+}
+
+# dies HOW MESSAGE CALL PROGRAM ARG... : the call ends the process each time; then just once.
+dies() {
+    local how=$1 message=$2 call=$3 program=$4
+    shift 4
+    printf '\n# %s: %s in %s\n' "$program" "$how" "$call"
+    mimic plain "fault = $call 1 $how"
+    quickly 6 "$program" expect_exit 3 "$@"
+    expect_stderr "error: .*$message"
+    no_file "$T/out"
+    in_order
+    mimic plain "fault = $call 1 $how" "$(once)"
+    if [[ $call == C_Login ]]; then
+        quickly 6 "$program" expect_exit 3 "$@"
+    else
+        quickly 6 "$program" expect_exit 0 "$@"
+    fi
+    rm -f "$T/out"
+    in_order
+}
+
+deaths() {
+    local call how
+    for call in C_Initialize C_GetSlotList C_OpenSession C_Login C_FindObjects C_DeriveKey; do
+        dies hang "$call did not return in time" "$call" unwrap kek p256.bk
+        dies crash "the module crashed in $call: signal 11" "$call" unwrap kek p256.bk
+    done
+    for how in abort:'the module crashed in C_Sign: signal 6' exit:'the module ended its process in C_Sign, with status 7'; do
+        dies "${how%%:*}" "${how#*:}" C_Sign wrap out kek
+    done
+    dies hang 'C_Sign did not return in time' C_Sign wrap out kek
+    dies crash 'the module crashed in C_Sign: ' C_Sign wrap out kek
+
+    printf '\n# a module that damages its heap\n'
+    mimic plain 'fault = C_FindObjectsInit 1 heap' "$(once)"
+    unwrap expect_exit 0 kek p256.bk
+    same_file "$T/plain" "$T/out"
+    rm -f "$T/out"
+    in_order
+
+    printf '\n# a module that hangs or crashes when all is done does no harm\n'
+    for how in hang crash; do
+        mimic plain "fault = C_Finalize 1 $how"
+        quickly 6 unwrap expect_exit 0 kek p256.bk
+        same_file "$T/plain" "$T/out"
+        rm -f "$T/out"
+        in_order
+    done
+}
+
+# --- devices that go away, and devices that are busy --------------------------------------------------------------
+
+lost() {
+    printf '\n# sessions that are lost, devices that are removed, and throttling\n'
+    for one in 'C_DeriveKey 1 session-lost' 'C_DeriveKey 1 0x30' 'C_DeriveKey 1 throttled'; do
+        mimic plain "fault = $one"
+        unwrap expect_exit 0 kek p256.bk
+        rm -f "$T/out"
+        in_order
+    done
+    mimic plain 'fault = C_DeriveKey 1 removed'
+    unwrap expect_exit 3 kek p256.bk
+    expect_stderr CKR_DEVICE_REMOVED
+    no_file "$T/out"
+    in_order
+    printf '\n# a device that lets sessions die of idleness, while the input comes slowly\n'
+    mimic plain 'idle = 300'
+    mkfifo "$T/slow"
+    (sleep 1 && cat "$T/plain") >"$T/slow" &
+    STDIN=$T/slow expect_exit 0 bk-wrap -q -r "$T/kek.pem" -s "$(key plain signer)" -o "$T/slow.bk"
+    wait
+    in_order
+    printf '\n# a device that keeps what it unwraps\n'
+    mimic plain 'quirk = forces-sensitive'
+    unwrap expect_exit 3 aes aes.bk
+    expect_stderr 'keeps its value|CKR_ATTRIBUTE_SENSITIVE'
+    no_file "$T/out"
+}
+
+# apart NAME CODE COMMAND ARG... : what fleet runs; its status is of the command, what it says in $T/NAME.said.
+apart() {
+    timeout -k 10 120 "${@:3}" >/dev/null 2>"$T/$1.said" </dev/null
+}
+
+# fleet SESSIONS WHAT [PROFILE-LINE...] : sixteen at once, on a device that has so many sessions.
+fleet() {
+    local sessions=$1 what=$2 i good=0
+    local -a pids=()
+    printf '\n# sixteen at once on a device with %d sessions: %s\n' "$sessions" "$what"
+    mimic yubihsm2 "sessions = $sessions" 'latency = 20'
+    PROFILE=yubihsm2 MANY=1
+    for i in {1..16}; do
+        case $what in
+        wrap) wrap "apart_$i" 0 "fleet-$i.bk" kek & ;;
+        verify) verify "apart_$i" 0 kek p256.bk & ;;
+        rekey)
+            cp "$T/p256.bk" "$T/fleet-$i.bk"
+            rekey "apart_$i" 0 kek new "fleet-$i.bk" &
+            ;;
+        esac
+        pids+=($!)
+    done
+    : >"$T/stderr"
+    for i in {0..15}; do
+        if wait "${pids[i]}"; then good=$((good + 1)); else cat "$T/fleet-$((i + 1)).said" >>"$T/stderr"; fi
+    done
+    check "$what: $good of 16" test "$good" -eq 16
+    in_order
+    rm -f "$T"/fleet-*
+    PROFILE=plain MANY=0
+}
+
+for one in {1..16}; do eval "apart_$one() { apart fleet-$one \"\$@\"; }"; done
+
+# --- the sweep ----------------------------------------------------------------------------------------------------
+
+# general, device, removed, function failed, session handle, session closed, not present, not logged in, operation active,
+# host memory, key handle, arguments
+RVS=(0x5 0x30 0x32 0x6 0xb3 0xb0 0xe0 0x101 0x90 0x2 0x60 0x7)
+
+printf 'x%.0s' {1..100000} >"$T/plain"
+make_token bk
+pin=$(cat "$T/bk.pin")
+umask 077
+for one in plain lanhsm smartcard tpm; do printf '%s' "$pin" >"$T/$one.pin"; done
+printf '00a1%s' "$pin" >"$T/yubihsm2.pin"
+printf 'operator:%s' "$pin" >"$T/cloudhsm.pin"
+
+# keys for everything else
+signer=signer
+mimic plain
+generate expect_exit 0 signer p256 sign
+generate expect_exit 0 kek p256 kek
+generate expect_exit 0 new p256 kek
+generate expect_exit 0 aes aes256 kek
+wrap expect_exit 0 p256.bk kek
+wrap expect_exit 0 aes.bk aes
+OPTIONS=(--token-timeout 1)
+deaths
+lost
+for one in 16 6; do
+    fleet "$one" wrap
+    fleet "$one" verify
+done
+finish
