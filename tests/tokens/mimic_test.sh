@@ -279,6 +279,118 @@ for one in {1..16}; do eval "apart_$one() { apart fleet-$one \"\$@\"; }"; done
 # host memory, key handle, arguments
 RVS=(0x5 0x30 0x32 0x6 0xb3 0xb0 0xe0 0x101 0x90 0x2 0x60 0x7)
 
+# silent CODE COMMAND ARG... : what is run is judged by others; CODE is not looked at.
+silent() {
+    status=0
+    timeout -k 5 20 "${@:2}" >"$T/stdout" 2>"$T/stderr" </dev/null || status=$?
+}
+
+objects() { find "$(token_folder)" -name '*.object' | wc -l; }
+
+# swept_PROGRAM : one run of it; what it left behind is judged by wrong_PROGRAM, which names what is wrong.
+swept_wrap() { wrap silent 0 out aes kek; }
+swept_unwrap() { unwrap silent 0 kek p256.bk; }
+swept_verify() { verify silent 0 rsa rsa.bk; }
+swept_rekey() {
+    cp "$T/aes.bk" "$T/rotated.bk"
+    rekey silent 0 aes new-aes rotated.bk
+}
+swept_generate() {
+    take_tokens_again
+    generate silent 0 made p256 sign
+}
+
+wrong_wrap() {
+    if ((status == 0)); then
+        bk-verify -q -t "$T/$signer.pem" "$T/out" >/dev/null 2>&1 || echo 'what it made is not whole'
+    fi
+}
+wrong_unwrap() {
+    if ((status == 0)); then cmp -s "$T/plain" "$T/out" || echo 'what it opened is something else'; fi
+}
+wrong_verify() { :; }
+wrong_rekey() {
+    bk-verify -q -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" "$T/rotated.bk" >/dev/null 2>&1 || echo 'the archive is broken'
+}
+wrong_generate() {
+    if ((status == 0)); then
+        [[ -s $T/made.pem ]] || echo 'no public half'
+    else
+        [[ ! -e $T/made.pem ]] || echo 'a public half of a key that was not made'
+        if [[ $(objects) -gt $objects_before ]] && ! grep -Eq 'left on the token|may have been made' "$T/stderr"; then
+            echo "a key is left on the token, and nobody says so"
+        fi
+    fi
+}
+
+# allowed WHAT : what the last run may end with. No memory is 5, whoever has none; a login that failed may have been a
+# wrong PIN, which is 9.
+allowed() {
+    case $status in
+    0 | 3) return 0 ;;
+    5) [[ $1 == 0x2 ]] ;;
+    9) grep -q 'fault C_Login' "$T/log" ;;
+    *) return 1 ;;
+    esac
+}
+
+# judge PROGRAM WHAT : says what is wrong with the last run.
+judge() {
+    allowed "$2" || echo "exit status $status"
+    "wrong_$1"
+    if ((status != 0)); then
+        [[ ! -e $T/out ]] || echo 'output of a run that failed'
+        [[ -s $T/stderr ]] || echo 'not a word'
+    fi
+    [[ -z $(find "$T" -maxdepth 1 -name '.*.part' -print -quit) ]] || echo 'a staged part is left'
+    wrongs
+}
+
+# fault PROGRAM NTH WHAT HOW : one run, of which the nth call fails: once in all processes, or in each. Fails after the
+# last call.
+fault() {
+    local how=() found
+    [[ $4 != once ]] || how=("$(once)")
+    mimic plain "fault = * $2 $3" "${how[@]}"
+    rm -f "$T/out" "$T/made.pem"
+    "swept_$1"
+    grep -q ' fault ' "$T/log" || return 1
+    runs=$((runs + 1))
+    found=$(judge "$1" "$3" | tr '\n' ';')
+    [[ -z $found ]] || fail "$1, $3 at call $2 ($(awk '/ fault / { print $3; exit }' "$T/log"), $4): $found"
+    return 0
+}
+
+# sweep PROGRAM STRIDE HANG-STRIDE : the nth call of it fails in every way, or in this run, for some n, in one way.
+sweep() {
+    local n what runs=0 before=$failures
+    local -a ways
+    for ((n = 1; ; n += $2)); do
+        ways=("${RVS[(n / $2) % ${#RVS[@]}]}")
+        ((n / $2 % 4 != 3)) || ways=(crash)
+        ((LONG == 0)) || ways=("${RVS[@]}" crash)
+        for what in "${ways[@]}"; do
+            fault "$1" "$n" "$what" once || break 2
+            ((LONG == 0)) || fault "$1" "$n" "$what" always
+        done
+    done
+    for ((n = 2; ; n += $3)); do
+        fault "$1" "$n" hang once || break
+    done
+    check "$1: $runs runs" test "$failures" -eq "$before"
+}
+
+sweeps() {
+    local one stride=5 hang=60
+    ((LONG == 0)) || stride=1 hang=1
+    put_tokens_by
+    objects_before=$(objects)
+    for one in wrap unwrap verify rekey generate; do
+        printf '\n# the nth call of bk-%s\n' "$one"
+        sweep "$one" "$stride" "$hang"
+    done
+}
+
 printf 'x%.0s' {1..100000} >"$T/plain"
 make_token bk
 pin=$(cat "$T/bk.pin")
@@ -293,8 +405,11 @@ mimic plain
 generate expect_exit 0 signer p256 sign
 generate expect_exit 0 kek p256 kek
 generate expect_exit 0 new p256 kek
+generate expect_exit 0 rsa rsa3072 kek
 generate expect_exit 0 aes aes256 kek
+generate expect_exit 0 new-aes aes256 kek
 wrap expect_exit 0 p256.bk kek
+wrap expect_exit 0 rsa.bk rsa
 wrap expect_exit 0 aes.bk aes
 OPTIONS=(--token-timeout 1)
 deaths
@@ -303,4 +418,5 @@ for one in 16 6; do
     fleet "$one" wrap
     fleet "$one" verify
 done
+sweeps
 finish
