@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Devices that nobody here has, imitated from their documentation, and modules that fail, hang and crash: by a module that
-# stands before SoftHSM (tests/mimic/mimic.h).
+# Devices that nobody here has, imitated from their documentation, and modules that fail, hang and crash: by a module
+# that stands before SoftHSM (tests/mimic/mimic.h).
 #
 #     BK_LONG=1    every call fails in every way, in place of some of them: well over an hour
 set -euo pipefail
@@ -320,8 +320,8 @@ for one in {1..16}; do eval "apart_$one() { apart fleet-$one \"\$@\"; }"; done
 
 # --- the sweep ----------------------------------------------------------------------------------------------------
 
-# general, device, removed, function failed, session handle, session closed, not present, not logged in, operation active,
-# host memory, key handle, arguments
+# general, device, removed, function failed, session handle, session closed, not present, not logged in, operation
+# active, host memory, key handle, arguments
 RVS=(0x5 0x30 0x32 0x6 0xb3 0xb0 0xe0 0x101 0x90 0x2 0x60 0x7)
 
 # silent CODE COMMAND ARG... : what is run is judged by others; CODE is not looked at.
@@ -355,15 +355,17 @@ wrong_unwrap() {
 }
 wrong_verify() { :; }
 wrong_rekey() {
-    bk-verify -q -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" "$T/rotated.bk" >/dev/null 2>&1 || echo 'the archive is broken'
+    bk-verify -q -t "$T/$signer.pem" -t "rotate:$T/$signer.pem" "$T/rotated.bk" >/dev/null 2>&1 ||
+        echo 'the archive is broken'
 }
 wrong_generate() {
     if ((status == 0)); then
         [[ -s $T/made.pem ]] || echo 'no public half'
     else
         [[ ! -e $T/made.pem ]] || echo 'a public half of a key that was not made'
-        if [[ $(objects) -gt $objects_before ]] && ! grep -Eq 'left on the token|may have been made|could not be removed' "$T/stderr"; then
-            echo "a key is left on the token, and nobody says so"
+        if [[ $(objects) -gt $objects_before ]] &&
+            ! grep -Eq 'left on the token|may have been made|could not be removed' "$T/stderr"; then
+            echo 'a key is left on the token, and nobody says so'
         fi
     fi
 }
@@ -428,7 +430,6 @@ sweep() {
 sweeps() {
     local one stride=5 hang=120
     ((LONG == 0)) || stride=1 hang=1
-    put_tokens_by
     objects_before=$(objects)
     for one in wrap unwrap verify rekey generate; do
         printf '\n# the nth call of bk-%s\n' "$one"
@@ -452,7 +453,9 @@ for one in p256 rsa3072 aes256; do
     generate expect_exit 0 "new-$one" "$one" kek
     wrap expect_exit 0 "$one.bk" "$one"
 done
+put_tokens_by
 devices
+take_tokens_again # bk-wrap looks at every key of a token, and there are many now
 OPTIONS=(--token-timeout 1)
 deaths
 lost
