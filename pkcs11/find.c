@@ -131,10 +131,12 @@ p11_token_open_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use 
         return rc;
     if (use == P11_USE_UNWRAP && key->base.pub.type == BK_KEY_RSA)
         rc = p11_key_prove(key, 0, err);
-    if (rc == BK_OK)
+    if (rc == BK_OK) {
+        p11_key_park(key);
         *out = &key->base;
-    else
+    } else {
         bk_key_close(&key->base);
+    }
     return rc;
 }
 

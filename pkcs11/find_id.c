@@ -148,6 +148,7 @@ p11_token_find_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use 
         rc = p11_key_make(&s, q.object, &q.traits, use, &key, err);
     p11_session_close(&s);
     if (rc == BK_OK && key != NULL) {
+        p11_key_park(key);
         *which = q.which;
         *out = &key->base;
     }

@@ -366,8 +366,10 @@ p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct 
 
     if (rc == BK_OK)
         rc = p11_generate_on(t, p11_uri_attribute(uri, CKA_LABEL), what, &key, err);
-    if (rc == BK_OK)
+    if (rc == BK_OK) {
+        p11_key_park(key);
         *out = &key->base;
+    }
     return rc;
 }
 

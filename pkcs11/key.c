@@ -122,6 +122,44 @@ find_again(struct p11_key *key, struct bk_err *err)
     return BK_OK;
 }
 
+void
+p11_key_park(struct p11_key *key)
+{
+    if (!key->session.open || !key->session.lent || key->session.port.spoiled)
+        return;
+    key->epoch = key->session.epoch;
+    key->parked = 1;
+    p11_session_close(&key->session);
+}
+
+/* Handles are the application's, not the session's (PKCS#11 2.40 section 2.6.7), but for session objects, and those who
+ * made any do not park. */
+static enum bk_code
+unpark(struct p11_key *key, struct bk_err *err)
+{
+    enum bk_code rc;
+
+    key->parked = 0;
+    if ((rc = p11_session_open(&key->session, key->token, err)) != BK_OK)
+        return rc;
+    if (key->session.epoch == key->epoch)
+        return BK_OK;
+    p11_session_close(&key->session);
+    return BK_E_NO_KEY;
+}
+
+enum bk_code
+p11_key_known(struct p11_key *key, struct bk_err *err)
+{
+    struct p11_token *t = key->token;
+    int holds;
+
+    pthread_mutex_lock(&t->owner->lock);
+    holds = key->parked && key->epoch == t->epoch && t->session_open;
+    pthread_mutex_unlock(&t->owner->lock);
+    return holds ? BK_OK : p11_key_ready(key, err);
+}
+
 enum bk_code
 p11_key_ready(struct p11_key *key, struct bk_err *err)
 {
@@ -129,6 +167,8 @@ p11_key_ready(struct p11_key *key, struct bk_err *err)
 
     if (key->session.open)
         return BK_OK;
+    if (key->parked && (rc = unpark(key, err)) != BK_E_NO_KEY)
+        return rc;
     if ((rc = p11_token_login(key->token, NULL, err)) != BK_OK)
         return rc;
     if ((rc = p11_session_open(&key->session, key->token, err)) != BK_OK)
@@ -146,8 +186,10 @@ p11_key_run(struct p11_key *key, p11_key_step step, void *args, struct bk_err *e
 
     if (rc == BK_OK)
         rc = step(key, args, &first);
-    if (rc == BK_OK)
+    if (rc == BK_OK) {
+        p11_key_park(key);
         return rc;
+    }
     p11_session_close(&key->session);
     if (p11_rv_is_lost(first.token_rv) || (p11_rv_is_vague(first.token_rv) && rc == BK_E_TOKEN)) {
         rc = p11_key_ready(key, &first);
@@ -155,6 +197,8 @@ p11_key_run(struct p11_key *key, p11_key_step step, void *args, struct bk_err *e
             rc = step(key, args, &first);
         if (rc != BK_OK)
             p11_session_close(&key->session);
+        else
+            p11_key_park(key);
     }
     if (rc != BK_OK && err != NULL)
         *err = first;

@@ -11,6 +11,8 @@ struct p11_key {
     struct p11_session session; /* the key's own; closed after every error, opened again before the next use */
     CK_OBJECT_HANDLE handle;
     struct p11_traits traits;
+    int parked; /* it has no session now, but handle holds as long as epoch is the token's */
+    unsigned epoch;
     int seal_checked; /* base.enforces holds */
 };
 
@@ -26,6 +28,11 @@ const char *p11_key_unfit(const struct p11_traits *t, enum p11_use use);
  */
 BK_MUST_USE enum bk_code p11_key_make(struct p11_session *s, CK_OBJECT_HANDLE object, const struct p11_traits *t,
                                       enum p11_use use, struct p11_key **out, struct bk_err *err);
+
+/* Gives the session back if it is the token's own, so that one serves all keys of a program that uses them in turn. */
+void p11_key_park(struct p11_key *key);
+/* The handle holds, whether or not the key has a session: for a second key in a call of the first one's session. */
+BK_MUST_USE enum bk_code p11_key_known(struct p11_key *key, struct bk_err *err);
 
 /* A session that works and the handle in it. After a session was lost: a new one, logged in again with the PIN that was
  * accepted before, the object found again and its public half compared. */
@@ -61,10 +68,13 @@ int p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme);
 /* The way a token opens a wrapped key to plain bytes; unwrap.c. */
 BK_MUST_USE enum bk_code p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek,
                                          struct bk_err *err);
-/* Turns a vague failure of the token into BK_E_VERIFY, unless the token fails on fresh wrapped keys too. Returns the
- * code that *err (not NULL) then has; any other failure stays as it is. */
-BK_MUST_USE enum bk_code p11_unwrap_explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_code rc,
-                                            struct bk_err *err);
+/*
+ * p11_key_run of a step that opens in; err is not NULL. Where a token answers a tampered wrapped key as it answers a
+ * broken cable, or a queue that is full, the step is tried again while freshly wrapped keys open; one that never opens
+ * is BK_E_VERIFY. *opened says whether the step has opened it, so that what failed is something else.
+ */
+BK_MUST_USE enum bk_code p11_unwrap_run(struct p11_key *key, const struct bk_wrapped *in, p11_key_step run, void *args,
+                                        const int *opened, struct bk_err *err);
 /* C_UnwrapKey into a session object; tries templates in turn (docs/TOKENS.md, rule 5). sensitive as asked for. */
 BK_MUST_USE enum bk_code p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism,
                                            const uint8_t *data, size_t len, int sensitive, CK_OBJECT_HANDLE *out,

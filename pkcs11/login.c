@@ -223,6 +223,7 @@ login_locked(struct p11_token *t, struct p11_port *port, const struct p11_uri *u
     if (!t->session_open) {
         if ((rc = p11_session_handle(t, port, &t->session, err)) != BK_OK)
             return rc;
+        t->epoch++;
         t->session_open = 1;
     }
     /* a new session of a logged-in application is logged in from the start */

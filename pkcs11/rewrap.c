@@ -66,7 +66,7 @@ step(struct p11_key *key, void *args, struct bk_err *err)
     uint8_t back[BK_AESKW_LEN];
     enum bk_code rc;
 
-    if ((rc = p11_key_ready(a->to, err)) != BK_OK)
+    if ((rc = p11_key_known(a->to, err)) != BK_OK)
         return rc;
     if ((rc = open_blind(key, key, a->in->data, &first, err)) != BK_OK)
         goto done;
@@ -95,8 +95,10 @@ done:
         p11_key_drop_object(key, second);
     if (have_first)
         p11_key_drop_object(key, first);
-    if (rc != BK_OK) /* what cost us our session may have cost the other key its handle */
+    if (rc != BK_OK) { /* what cost us our session may have cost the other key its handle */
         p11_session_close(&a->to->session);
+        a->to->parked = 0;
+    }
     return rc;
 }
 
@@ -145,9 +147,7 @@ p11_rewrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_key *to, 
 
     if ((rc = check_pair(key, args.to, in, err)) != BK_OK)
         return rc;
-    rc = p11_key_run(key, step, &args, &own);
-    if (rc != BK_OK && !args.opened)
-        rc = p11_unwrap_explain(key, in, rc, &own);
+    rc = p11_unwrap_run(key, in, step, &args, &args.opened, &own);
     if (rc == BK_OK)
         rc = check_enforced(key, args.to, &own);
     if (rc == BK_OK) {

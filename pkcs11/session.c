@@ -88,6 +88,9 @@ p11_session_open_own(struct p11_session *s, struct p11_token *t, struct bk_err *
         return rc;
     made.port.spoiled = 0;
     made.open = 1;
+    pthread_mutex_lock(&t->owner->lock);
+    made.epoch = t->epoch;
+    pthread_mutex_unlock(&t->owner->lock);
     *s = made;
     return BK_OK;
 }
@@ -101,6 +104,7 @@ borrow(struct p11_session *s, struct p11_token *t)
     pthread_mutex_lock(&t->owner->lock);
     if (t->session_open && !t->session_lent) {
         lent.handle = t->session;
+        lent.epoch = t->epoch;
         lent.open = 1;
         lent.lent = 1;
         t->session_lent = 1;
@@ -128,6 +132,7 @@ replace(struct p11_token *t, struct p11_port *port)
         atomic_fetch_add(&t->module->sessions, 1);
     p11_session_handle_close(t, port, t->session);
     t->session = fresh;
+    t->epoch++;
     t->session_open = opened;
     t->logged_in &= opened;
 }

@@ -9,7 +9,8 @@ struct p11_session {
     struct p11_port port;
     CK_SESSION_HANDLE handle;
     int open;
-    int lent; /* it is the one that keeps the token logged in */
+    unsigned epoch; /* of the token, when it was lent or opened */
+    int lent;       /* it is the one that keeps the token logged in */
 };
 
 /*

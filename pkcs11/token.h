@@ -17,6 +17,7 @@ struct p11_token {
     char where[64];   /* "token 'bk'" */
     int session_open; /* one session stays open, since a token forgets the login with its last session */
     CK_SESSION_HANDLE session;
+    unsigned epoch;   /* changes with the session: handles of objects hold as long as it does not */
     int session_lent; /* somebody works with it: a device may have no more than a few for all its users */
     int logged_in;
     int officer;          /* who logs in is the security officer */

@@ -1,5 +1,6 @@
 /* Opening a wrapped key with the token (docs/TOKENS.md, rules 3 to 7). Returned lengths are never believed. */
 #include <string.h>
+#include <time.h>
 
 #include <openssl/crypto.h>
 
@@ -104,6 +105,9 @@ read_value(struct p11_key *key, CK_OBJECT_HANDLE object, size_t want, struct bk_
         rc = p11_call_fail(&s->port, err, "reading an opened key");
     else if (a.ulValueLen == CK_UNAVAILABLE_INFORMATION)
         rc = bk_fail(err, BK_E_UNSUPPORTED, "%s: the token opens the wrapped key but keeps its value", s->port.where);
+    else if (a.ulValueLen > ROOM)
+        rc = bk_fail(err, BK_E_TOKEN, "%s: the token tells of a key of %lu bytes", s->port.where,
+                     (unsigned long)a.ulValueLen);
     else if (a.ulValueLen != want)
         rc = bk_fail(err, BK_E_VERIFY, "%s: the wrapped key opened to %lu bytes, not %zu", s->port.where,
                      (unsigned long)a.ulValueLen, want);
@@ -148,6 +152,8 @@ by_decrypt(struct p11_key *key, CK_MECHANISM *mechanism, const struct bk_wrapped
     if (P11_CALL(&s->port, C_Decrypt, s->handle, (CK_BYTE *)(uintptr_t)in->data, (CK_ULONG)in->len, room.data, &len) !=
         CKR_OK)
         rc = p11_call_fail(&s->port, err, "opening a wrapped key");
+    else if (len > ROOM)
+        rc = bk_fail(err, BK_E_TOKEN, "%s: the token tells of a key of %lu bytes", s->port.where, (unsigned long)len);
     else if (len != BK_CEK_LEN)
         rc = bk_fail(err, BK_E_VERIFY, "%s: the wrapped key opened to %lu bytes, not %d", s->port.where,
                      (unsigned long)len, BK_CEK_LEN);
@@ -301,8 +307,8 @@ step(struct p11_key *key, void *args, struct bk_err *err)
  * Some tokens answer a tampered wrapped key as they answer a broken cable (docs/TOKENS.md, section 1). Whether the key
  * opens something freshly wrapped tells the two apart.
  */
-enum bk_code
-p11_unwrap_explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_code rc, struct bk_err *err)
+static enum bk_code
+explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_code rc, struct bk_err *err)
 {
     char name[P11_RV_TEXT];
     const char *rv = p11_rv_name(err->token_rv, name);
@@ -326,6 +332,29 @@ p11_unwrap_explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_cod
     return rc;
 }
 
+/* A device that throttles fails this call and does the next (docs/TOKENS.md, section 2): so what failed is tried again,
+ * after a pause that grows, as long as fresh keys open meanwhile. Only what fails every time is damaged. */
+enum bk_code
+p11_unwrap_run(struct p11_key *key, const struct bk_wrapped *in, p11_key_step run, void *args, const int *opened,
+               struct bk_err *err)
+{
+    static const long pauses_ms[] = {50, 250, 1000};
+    enum bk_code rc = p11_key_run(key, run, args, err);
+
+    for (size_t i = 0; i < 3 && rc == BK_E_TOKEN && p11_rv_is_vague(err->token_rv) && !*opened; i++) {
+        const struct timespec pause = {.tv_sec = pauses_ms[i] / 1000, .tv_nsec = pauses_ms[i] % 1000 * 1000000};
+
+        if (p11_key_opens_fresh(key, in->scheme) != 1)
+            break;
+        if (err->token_rv == CKR_FUNCTION_FAILED)
+            (void)nanosleep(&pause, NULL);
+        else if (i > 0)
+            break;
+        rc = p11_key_run(key, run, args, err);
+    }
+    return rc == BK_OK || *opened ? rc : explain(key, in, rc, err);
+}
+
 static enum bk_code
 fail_sealed(const struct p11_key *key, struct bk_err *err)
 {
@@ -344,19 +373,18 @@ p11_unwrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_secret *c
     struct p11_key *key = p11_key_of(base);
     struct unwrap_args args = {in, cek};
     struct bk_err own = {0};
+    const int opened = 0;
     enum bk_code rc;
 
     if (!scheme_fits(base->pub.type, in->scheme) || in->len > sizeof in->data)
         return bk_fail(err, BK_E_FORMAT, "a wrapped key of scheme %s cannot be for a key of type %s",
                        bk_scheme_name(in->scheme), bk_key_type_name(base->pub.type));
-    rc = p11_key_run(key, step, &args, &own);
+    rc = p11_unwrap_run(key, in, step, &args, &opened, &own);
     if (rc == BK_OK)
         return rc;
     bk_secret_wipe(cek);
     if (rc == BK_E_UNSUPPORTED && key->traits.trusted == 1)
         rc = fail_sealed(key, &own);
-    else
-        rc = p11_unwrap_explain(key, in, rc, &own);
     if (err != NULL)
         *err = own;
     return rc;

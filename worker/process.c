@@ -252,9 +252,11 @@ reap(struct process *p, int patience_ms)
 static int
 has_ended(struct process *p)
 {
+    uint64_t call_ms = (uint64_t)p->options.timeout_s * 1000 + CANCEL_MS;
+    uint64_t end_ms = call_ms < END_MS ? call_ms : END_MS;
     int stop_ms = 0;
 
-    for (uint64_t ms = 0; ms < END_MS && stop_ms < CANCEL_MS; ms += TICK_MS) {
+    for (uint64_t ms = 0; ms < end_ms && stop_ms < CANCEL_MS; ms += TICK_MS) {
         if (await(p, TICK_MS))
             return 1;
         stop_ms += bk_cancelled(p->options.cancel) ? TICK_MS : 0;

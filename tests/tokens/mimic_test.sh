@@ -262,7 +262,7 @@ deaths() {
 
 lost() {
     printf '\n# sessions that are lost, devices that are removed, and throttling\n'
-    for one in 'C_DeriveKey 1 session-lost' 'C_DeriveKey 1 0x30' 'C_DeriveKey 1 throttled'; do
+    for one in 'C_DeriveKey 1 session-lost' 'C_DeriveKey 1 0x30' 'C_DeriveKey 1 throttled' 'C_DeriveKey 1 throttled 3'; do
         mimic plain "fault = $one"
         unwrap expect_exit 0 p256 p256.bk
         rm -f "$T/out"
@@ -272,6 +272,12 @@ lost() {
     unwrap expect_exit 3 p256 p256.bk
     expect_stderr CKR_DEVICE_REMOVED
     no_file "$T/out"
+    in_order
+    printf '\n# a device that works again once its module is started anew\n'
+    mimic plain 'fault = C_DeriveKey 1 removed' "$(once)"
+    unwrap expect_exit 0 p256 p256.bk
+    same_file "$T/plain" "$T/out"
+    rm -f "$T/out"
     in_order
     printf '\n# a device that lets sessions die of idleness, while the input comes slowly\n'
     mimic plain 'idle = 300'
@@ -303,6 +309,10 @@ fleet() {
         case $what in
         wrap) wrap "apart_$i" 0 "fleet-$i.bk" p256 & ;;
         verify) verify "apart_$i" 0 p256 p256.bk & ;;
+        rekey)
+            cp "$T/p256.bk" "$T/fleet-$i.bk"
+            rekey "apart_$i" 0 p256 new-p256 "fleet-$i.bk" &
+            ;;
         esac
         pids+=($!)
     done
@@ -462,6 +472,7 @@ lost
 for one in 16 6; do
     fleet "$one" wrap
     fleet "$one" verify
+    fleet "$one" rekey
 done
 sweeps
 finish

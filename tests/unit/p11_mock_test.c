@@ -717,7 +717,7 @@ opens_wrapped_keys_on_odd_tokens(void **state)
     unwrap_on(odd_aes_and_len, BK_OK);
     unwrap_on(odd_decrypt_only, BK_OK);
     unwrap_on(odd_nothing, BK_E_UNSUPPORTED);
-    unwrap_on(odd_lie, BK_E_VERIFY);
+    unwrap_on(odd_lie, BK_E_TOKEN);
     unwrap_on(odd_lie_decrypt, BK_E_VERIFY);
     unwrap_on(odd_invalid, BK_E_VERIFY);
 }
