@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Each program on a real token, and one of its calls fails, or one of its token worker's: each allocation of its own and
-# of OpenSSL's, each system call, each call of the module, in turn (tests/nth). They are those with sanitizers: no crash,
-# no hang, no leak, the right class of status with a message, no output that is not whole, no session left open, no secret
-# left in the memory of either process, and a rotation that failed can be finished. Every so manieth call, or with
-# BK_LONG=1 every one, but for OpenSSL's many allocations.
+# of OpenSSL's, each system call, each call of the module, in turn (tests/nth). They are those with sanitizers: no
+# crash, no hang, no leak, the right class of status with a message, no output that is not whole, no session left open,
+# no secret left in the memory of either process, and a rotation that failed can be finished. Every so manieth call, or
+# with BK_LONG=1 every one, but for OpenSSL's many allocations.
 set -euo pipefail
 
 # shellcheck source=lib.sh
@@ -25,9 +25,9 @@ wrong() {
     sed 's/^/    stderr: /' "$T/stderr" | head -30
 }
 
-# one SIDE PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer. SIDE is
-# program; worker: one of them, and those started after it are good; or workers: each. What is left is counted over all
-# of these processes that came to an end in order.
+# one SIDE PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer. SIDE
+# is program; worker: one of them, and those started after it are good; or workers: each. What is left is counted over
+# all of these processes that came to an end in order.
 one() {
     local variable=BK_NTH_WORKER start=$SECONDS
     if [[ $1 == program ]]; then variable=BK_NTH; fi
@@ -43,7 +43,7 @@ one() {
     hit=$(sed -nE '/^(worker )?(end|failed) /!{s/^worker //;p;q}' "$T/report")
     ends=$(grep -c '^end ' "$T/report") || true
     read -r sessions secrets left < <(sed 's/^worker //' "$T/report" |
-        awk '$1 == "end" { sessions += $3; secrets += $4; left += $5 } END { print sessions + 0, secrets + 0, left + 0 }')
+        awk '$1 == "end" { open += $3; kept += $4; left += $5 } END { print open + 0, kept + 0, left + 0 }')
 }
 
 # judge WANTED : the case; WANTED are the statuses, besides 0, that the failure may have.
@@ -63,8 +63,8 @@ judge() {
     "${operation}_check"
 }
 
-# sweep SIDE CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h; a stride of 0 is none at all.
-# Its last run is the one in which nothing was left to fail; the short form makes one for each class.
+# sweep SIDE CLASS ACTION VALUE STRIDE LONG-STRIDE WANTED : the classes of tests/nth/nth.h; a stride of 0 is none at
+# all. Its last run is the one in which nothing was left to fail; the short form makes one for each class.
 sweep() {
     local side=$1 class=$2 action=$3 value=$4 stride=$5 wanted=$7 n=1 before=$bad tried=0
     local key="$operation $side $class"
