@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Secrets, as SECURITY.md has them: where PINs and keys are while a program and its token workers work, that none is left
-# when they end, and that none is written but from the one to the other. secret_watch.py traces them and knows the true
-# values.
+# Secrets, as SECURITY.md has them: where PINs and keys are while a program and its token workers work, that none is
+# left when they end, and that none is written but from the one to the other. secret_watch.py traces them and knows the
+# true values.
 set -euo pipefail
 
 # What an undumpable program has open, only root can see: root of a user namespace will do.
@@ -48,9 +48,9 @@ found_not() {
 }
 
 # tidy ARENA [WRITTEN] : what holds for every run. ARENA is where secrets are while the programs work; WRITTEN is where
-# plaintext may be written. A worker knows PINs and data keys alone, and while a call of the module is under way they are
-# where the module has them. The payload key is in OpenSSL's cipher contexts, which are ordinary memory, and plaintext in
-# the buffers between the stages.
+# plaintext may be written. A worker knows PINs and data keys alone, and while a call of the module is under way they
+# are where the module has them. The payload key is in OpenSSL's cipher contexts, which are ordinary memory, and
+# plaintext in the buffers between the stages.
 tidy() {
     found_not working 'pin-signer|pin-kek|cek' "$1|worker:$1|worker:module"
     found_not working 'file-key|prk' "$1"
@@ -69,8 +69,8 @@ tidy() {
     found_not dumpable memory '-'
 }
 
-# The watcher finds what there is to find: in a shell that read a PIN, at its end and in what it writes, and in a worker,
-# which another shell can be taken for.
+# The watcher finds what there is to find: in a shell that read a PIN, at its end and in what it writes, and in a
+# worker, which another shell can be taken for.
 control() {
     printf '\n# the watcher itself\n'
     # shellcheck disable=SC2016
@@ -203,8 +203,8 @@ unlocked() {
     rm "$T/out"
 }
 
-# aborts [--abort-workers] FILE PROGRAM ARG... : it, or its workers, killed by SIGABRT when it writes to FILE, core dumps
-# unlimited; prints core or no-core.
+# aborts [--abort-workers] FILE PROGRAM ARG... : it, or its workers, killed by SIGABRT when it writes to FILE, core
+# dumps unlimited; prints core or no-core.
 aborts() {
     local -a whom=()
     if [[ $1 == --* ]]; then

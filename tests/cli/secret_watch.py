@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Runs a program and finds out where its secrets were: in its memory and that of its token workers while they worked and
-at their very end, and in what they wrote. Linux; x86_64 or aarch64. Any user may trace his own child; only root is told
-the names of the files that it writes.
+"""Runs a program and finds out where its secrets were: in its memory and that of its token workers while they worked
+and at their very end, and in what they wrote. Linux; x86_64 or aarch64. Any user may trace his own child; only root is
+told the names of the files that it writes.
 
     secret_watch.py --report FILE --archive ARCHIVE --key PEM --trust [ROLE:]PEM... [--look NAME=FILE]... [--every N]
                     [--module NAME] [--term FILE] -- PROGRAM ARG...
@@ -62,7 +62,8 @@ SYSCALL_ENTRY, SYSCALL_EXIT = 1, 2
 CAPBSET_DROP, CAP_SYS_PTRACE = 24, 19
 WORKER = "bk-token-worker"
 STACK_WINDOW = 16384  # of the stack, searched for returns into the module
-KEPT_PAGES = 1 << 16
+KEPT_PAGES = 1 << 16  # 256 MiB; then the calls that write are no longer stops of their own
+UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 CALLS = {
     "x86_64": {"write": 1, "pwrite": 18, "writev": 20, "pwritev": 296, "sendto": 44, "sendmsg": 46, "recvfrom": 45,
                "socketpair": 53, "end": 231, "raise": 234},
@@ -247,7 +248,7 @@ class Run:
             ptrace(TRACEME, 0)
             trace_no_more()
             if args.abort:
-                resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_CORE, UNLIMITED)
             try:
                 os.execvp(args.command[0], args.command)
             finally:
@@ -343,7 +344,8 @@ class Run:
             if process is self.program and args[0] > 2 and re.match("/(?!dev/)", target):
                 moments.append("storing")
         # what is not known yet must be kept
-        if process.seen % self.args.every == 0 or (name is not None and not (self.wanted is None and self.pages.full())):
+        room = self.wanted is not None or not self.pages.full()
+        if process.seen % self.args.every == 0 or (name is not None and room):
             self._look_at(process, moments, stack)
 
     def _end(self, process, stack):
@@ -413,7 +415,7 @@ class Run:
         for process in self.processes.values():
             if (process is not self.program) == self.args.abort_workers:
                 try:  # whatever it did about that itself, so that its memory alone says no
-                    resource.prlimit(process.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                    resource.prlimit(process.pid, resource.RLIMIT_CORE, UNLIMITED)
                 except PermissionError:
                     pass
                 os.kill(process.pid, signal.SIGABRT)
