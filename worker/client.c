@@ -493,7 +493,8 @@ p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct 
     rc = token_request(t, &r, err);
     if (rc != BK_OK && r.fate == REQUEST_DIED)
         bk_err_hint(err, "the key may have been made: look with bk-key list, and remove it before you try again");
-    if (rc == BK_OK)
+    /* the officer's PIN is no user's, and would be tried as that by the next worker */
+    if (rc == BK_OK && !what->sealed)
         rc = token_note_login(t, uri, err);
     if (rc == BK_OK)
         rc = remote_key_take(t, what->signing ? P11_USE_SIGN : P11_USE_UNWRAP, &r, out, err);

@@ -233,7 +233,7 @@ hand_over(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 
     (void)secret;
     for (struct p11_token *t = s->server->p11->tokens; rc == BK_OK && t != NULL; t = t->next)
-        if (t->pin.data != NULL && t->failed == BK_OK)
+        if (t->pin.data != NULL && t->failed == BK_OK && !t->officer)
             rc = give_away(s, t, err);
     return rc;
 }

@@ -468,6 +468,33 @@ the_pin_that_was_right_comes_again(void **state)
     finish(&r);
 }
 
+/* Of a security officer the PIN is asked for where one makes a key, and it is no user's after that. */
+static void
+an_officers_pin_is_no_users(void **state)
+{
+    const struct p11_generate sealed = {.kind = P11_AES256, .sealed = 1};
+    const struct p11_generate plain = {.kind = P11_AES256};
+    struct run r;
+    struct bk_key *key = NULL;
+
+    (void)state;
+    want_pin();
+    start(&r, "1/14=segv");
+    ok(p11_key_generate(r.p, KEY "?pin-value=1234", &sealed, &key, &err));
+    assert_int_equal(r.asked, 0);
+    ok(unwrap(key, &err));
+    assert_int_equal(r.asked, 1);
+    bk_key_close(key);
+    finish(&r);
+
+    start(&r, "*/10=pinso");
+    refuses(BK_E_PIN, "by a trick", p11_key_generate(r.p, KEY, &sealed, &key, &err));
+    assert_int_equal(r.asked, 1);
+    refuses(BK_E_TOKEN, "a PIN that is not its own", p11_key_generate(r.p, KEY, &plain, &key, &err));
+    assert_int_equal(r.asked, 1);
+    finish(&r);
+}
+
 /* A worker gets its token's PIN, from where the request's URI says, once. */
 static void
 a_pin_is_not_got_by_a_trick(void **state)
@@ -753,6 +780,7 @@ main(void)
         TEST(a_login_that_was_under_way_is_not_made_again),
         TEST(a_login_that_others_interrupt_is_not_made_again),
         TEST(the_pin_that_was_right_comes_again),
+        TEST(an_officers_pin_is_no_users),
         TEST(a_pin_is_not_got_by_a_trick),
         TEST(results_that_are_nonsense),
         TEST(a_public_half_is_checked),
