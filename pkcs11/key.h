@@ -11,7 +11,15 @@ struct p11_key {
     struct p11_session session; /* the key's own; closed after every error, opened again before the next use */
     CK_OBJECT_HANDLE handle;
     struct p11_traits traits;
+    uint8_t nonce[BK_KEK_NONCE]; /* the last that the token drew for this key */
 };
+
+/* CKM_AES_GCM as both directions use it; what it points to lives as long as the operation. */
+struct p11_gcm {
+    CK_GCM_PARAMS params;
+    CK_MECHANISM mechanism;
+};
+void p11_gcm_fill(struct p11_gcm *gcm, uint8_t nonce[BK_KEK_NONCE]);
 
 /* NULL if bk_key is not of this folder. */
 struct p11_key *p11_key_of(struct bk_key *key);
@@ -50,8 +58,9 @@ enum bk_code p11_rewrap(struct bk_key *key, const struct bk_wrapped *in, struct 
 enum bk_code p11_sign(struct bk_key *key, const uint8_t digest[32], enum bk_sig_alg alg, uint8_t *sig, size_t *sig_len,
                       struct bk_err *err);
 
-/* Tries the key with the token: a KEK opens what its public half wraps (RSA: finds the strongest scheme and sets
- * pub.scheme), a signing key signs what its public half verifies. Secret keys must be able to wrap and unwrap. */
+/* Tries the key with the token: a KEK opens what its public half wraps, a signing key signs what its public half
+ * verifies. RSA and secret keys: finds the strongest scheme and sets pub.scheme. A secret key that may only wrap is
+ * tried as far as that. */
 BK_MUST_USE enum bk_code p11_key_prove(struct p11_key *key, int signing, struct bk_err *err);
 
 /* 1 if a freshly wrapped key opens under this key by that scheme, 0 if not, -1 if it could not be tried. */
@@ -68,6 +77,14 @@ BK_MUST_USE enum bk_code p11_unwrap_explain(struct p11_key *key, const struct bk
 BK_MUST_USE enum bk_code p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism,
                                            const uint8_t *data, size_t len, int sensitive, CK_OBJECT_HANDLE *out,
                                            struct bk_err *err);
+/* Wraps cek to a secret KEK by that scheme; one attempt, with the key ready. wrap.c. */
+BK_MUST_USE enum bk_code p11_wrap_step(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *cek,
+                                       struct bk_wrapped *out, struct bk_err *err);
+/* The same by p11_key_run. */
+BK_MUST_USE enum bk_code p11_wrap_by(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *cek,
+                                     struct bk_wrapped *out, struct bk_err *err);
+/* BK_OK if the token does not take a nonce for AES-GCM from its caller, as nothing that draws its own may. */
+BK_MUST_USE enum bk_code p11_gcm_check_own_nonce(struct p11_key *key, struct bk_err *err);
 /* C_WrapKey of a session object under a key; exactly 40 bytes come back (RFC 3394 of 32). */
 BK_MUST_USE enum bk_code p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
                                          uint8_t out[BK_AESKW_LEN], struct bk_err *err);

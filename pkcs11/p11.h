@@ -77,7 +77,8 @@ enum p11_use {
 /*
  * Opens the one key that the URI names, logged in: BK_E_NO_KEY for none or several (all are listed), BK_E_TOKEN for
  * module or token, BK_E_PIN for the PIN. The caller closes with bk_key_close before p11_close. key->pub.scheme of a KEK
- * is the strongest that this token proved able to open (RSA: OAEP-SHA-256, else SHA-1, by a trial on the token).
+ * is the strongest that this token proved able to open (RSA: OAEP-SHA-256, else SHA-1, by a trial on the token; a secret
+ * key to wrap with: AES key wrap, else AES-GCM with nonces that the token draws).
  */
 BK_MUST_USE enum bk_code p11_key_open(struct p11 *p, const char *uri, enum p11_use use, struct bk_key **out,
                                       struct bk_err *err);
@@ -115,7 +116,8 @@ struct p11_generate {
  * Makes a key on the one token that the URI names, object= being its label (required, and not there yet): TOKEN,
  * PRIVATE, SENSITIVE, not EXTRACTABLE, not MODIFIABLE where the token allows, random 16-byte CKA_ID; read back, and its
  * one purpose proven (a wrap opened again, a signature checked). A key that fails its proof is destroyed. An RSA KEK
- * that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned.
+ * that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned. So it is with an AES key where AES key wrap
+ * does not work and AES-GCM does.
  */
 BK_MUST_USE enum bk_code p11_key_generate(struct p11 *p, const char *uri, const struct p11_generate *what,
                                           struct bk_key **out, struct bk_err *err);

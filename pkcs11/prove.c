@@ -12,8 +12,8 @@ wrap_fresh(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *c
 {
     struct bk_public to = key->base.pub; /* borrowed: only the scheme differs */
 
-    if (scheme == BK_SCHEME_AES_KW)
-        return p11_wrap(&key->base, cek, out, err);
+    if (key->traits.class == CKO_SECRET_KEY)
+        return p11_wrap_by(key, scheme, cek, out, err);
     to.scheme = scheme;
     return bk_public_wrap(&to, cek, out, err);
 }
@@ -31,7 +31,16 @@ step(struct p11_key *key, void *args, struct bk_err *err)
     return p11_unwrap_step(key, &t->wrapped, &t->opened, err);
 }
 
-/* BK_OK if 32 fresh random bytes come back; *wrapped says how far it got. */
+/* 1 for a secret key whose login may only wrap: it cannot open what it wraps. */
+static int
+only_wraps(const struct p11_key *key)
+{
+    const struct p11_traits *t = &key->traits;
+
+    return t->class == CKO_SECRET_KEY && t->can_unwrap == 0 && t->can_decrypt == 0;
+}
+
+/* BK_OK if 32 fresh random bytes come back, as far as the key may open; *wrapped says how far it got. */
 static enum bk_code
 try_scheme(struct p11_key *key, enum bk_scheme scheme, int *wrapped, struct bk_err *err)
 {
@@ -45,6 +54,8 @@ try_scheme(struct p11_key *key, enum bk_scheme scheme, int *wrapped, struct bk_e
     if ((rc = wrap_fresh(key, scheme, &cek, &t.wrapped, err)) != BK_OK)
         goto done;
     *wrapped = 1;
+    if (only_wraps(key))
+        goto done;
     if ((rc = p11_key_run(key, step, &t, err)) != BK_OK)
         goto done;
     if (!bk_secret_equal(&cek, &t.opened))
@@ -101,6 +112,46 @@ prove_rsa(struct p11_key *key, struct bk_err *err)
     return rc;
 }
 
+/* AES-GCM with nonces that the token draws: twice, so that one drawn twice is seen, and not with a nonce of ours. */
+static enum bk_code
+try_gcm(struct p11_key *key, struct bk_err *err)
+{
+    int wrapped = 0;
+    enum bk_code rc;
+
+    if ((rc = try_scheme(key, BK_SCHEME_AES_GCM, &wrapped, err)) != BK_OK)
+        return rc;
+    if ((rc = try_scheme(key, BK_SCHEME_AES_GCM, &wrapped, err)) != BK_OK)
+        return rc;
+    return p11_gcm_check_own_nonce(key, err);
+}
+
+/* AES key wrap wherever it works; AES-GCM counts only if key wrap, tried once more after it, still does not. */
+static enum bk_code
+prove_secret(struct p11_key *key, struct bk_err *err)
+{
+    int wrapped = 0;
+    struct bk_err first = {0};
+    struct bk_err gcm = {0};
+    enum bk_code rc = try_scheme(key, BK_SCHEME_AES_KW, &wrapped, &first);
+
+    key->base.pub.scheme = BK_SCHEME_AES_KW;
+    if (rc == BK_OK)
+        return rc;
+    if (rc != BK_E_PIN && key->traits.can_encrypt != 0 && (only_wraps(key) || key->traits.can_decrypt != 0)) {
+        if (try_gcm(key, &gcm) == BK_OK && try_scheme(key, BK_SCHEME_AES_KW, &wrapped, NULL) != BK_OK) {
+            key->base.pub.scheme = BK_SCHEME_AES_GCM;
+            return BK_OK;
+        }
+        if (gcm.code == BK_OK)
+            return BK_OK;
+        bk_err_hint(&first, "AES-GCM in the token: %s", gcm.message);
+    }
+    if (err != NULL)
+        *err = first;
+    return rc;
+}
+
 static enum bk_code
 prove_signing(struct p11_key *key, struct bk_err *err)
 {
@@ -124,6 +175,8 @@ p11_key_prove(struct p11_key *key, int signing, struct bk_err *err)
         return prove_rsa(key, err);
     if (signing)
         rc = prove_signing(key, err);
+    else if (key->traits.class == CKO_SECRET_KEY)
+        rc = prove_secret(key, err);
     else
         rc = try_scheme(key, key->base.pub.scheme, &wrapped, err);
     if (rc != BK_OK)

@@ -150,6 +150,22 @@ unwrap_aes(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *c
 }
 
 static enum bk_code
+unwrap_gcm(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+{
+    uint8_t nonce[BK_KEK_NONCE];
+    struct p11_gcm gcm;
+
+    if (in->len != BK_AESGCM_LEN)
+        return bk_fail(err, BK_E_FORMAT, "a wrapped key of %zu bytes, not %d", in->len, BK_AESGCM_LEN);
+    if (key->traits.can_decrypt == 0)
+        return bk_fail(err, BK_E_UNSUPPORTED, "%s: the key %s may not decrypt (CKA_DECRYPT is false)",
+                       key->token->where, key->base.pub.uri);
+    memcpy(nonce, in->nonce, sizeof nonce);
+    p11_gcm_fill(&gcm, nonce);
+    return by_decrypt(key, &gcm.mechanism, in, cek, err);
+}
+
+static enum bk_code
 unwrap_rsa(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
 {
     int sha1 = in->scheme == BK_SCHEME_RSA_OAEP_SHA1;
@@ -228,6 +244,8 @@ p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secr
     switch (in->scheme) {
     case BK_SCHEME_AES_KW:
         return unwrap_aes(key, in, cek, err);
+    case BK_SCHEME_AES_GCM:
+        return unwrap_gcm(key, in, cek, err);
     case BK_SCHEME_RSA_OAEP_SHA256:
     case BK_SCHEME_RSA_OAEP_SHA1:
         return unwrap_rsa(key, in, cek, err);
@@ -245,6 +263,7 @@ scheme_fits(enum bk_key_type type, enum bk_scheme scheme)
 {
     switch (scheme) {
     case BK_SCHEME_AES_KW:
+    case BK_SCHEME_AES_GCM:
         return type == BK_KEY_AES256;
     case BK_SCHEME_RSA_OAEP_SHA256:
     case BK_SCHEME_RSA_OAEP_SHA1:

@@ -11,7 +11,7 @@
 #include "pkcs11/uri.h"
 
 /* Both sides must be of one build; the first word of a worker says which it is. */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 
 /* The largest message: a certificate of 64 KiB and what goes with it. */
 #define WIRE_MAX 98304
@@ -128,8 +128,9 @@ BK_MUST_USE enum bk_code wire_send(int fd, struct wire_out *o, const struct bk_s
  * (SO_RCVTIMEO) is over or a signal came in and nothing has arrived, BK_E_FORMAT for what is no message.
  */
 BK_MUST_USE enum bk_code wire_receive(int fd, struct wire_in *in, struct bk_err *err);
-/* Returns when there is something to receive, or when us microseconds have gone by. To sleep and be woken can take longer
- * than what a token does: on a virtual machine 25 us and more each time. Other threads get the processor meanwhile. */
+/* Returns when there is something to receive, or when us microseconds have gone by. To sleep and be woken can take
+ * longer than what a token does: on a virtual machine 25 us and more each time. Other threads get the processor
+ * meanwhile. */
 void wire_linger(int fd, unsigned us);
 
 #endif

@@ -272,6 +272,7 @@ NEVER = {
 }
 
 
+TOKEN_ONLY = {"aes-gcm-token": (48, 48)}  # schemes of secret keys that no software opens, and encryptedKey's length
 ALL_KNOWN = {encoding for table in KNOWN.values() for encoding in table}
 ID_AES256_WRAP = der.parse(rules.AES_WRAP).children[0].raw
 ID_OAEP = der.parse(rules.OAEP_SHA1).children[0].raw
@@ -290,6 +291,10 @@ def is_reencoded(identifier, parameters):
     if identifier in ECDH:
         return not inside or inside[0].raw == ID_AES256_WRAP
     return identifier == ID_AES256_WRAP
+
+
+def is_aes_gcm(encoding):
+    return len(encoding) == 32 and encoding == rules.aes_gcm(encoding[17:29])
 
 
 class Recipient:
@@ -316,8 +321,11 @@ class Recipient:
         require(len(parts.left) <= 1, "key encryption algorithm: more than parameters")
         require(identifier not in NEVER, "an algorithm that is never accepted")
         self.scheme = KNOWN[tag].get(algorithm.raw)
+        if tag == 0xA2 and is_aes_gcm(algorithm.raw):
+            self.scheme = "aes-gcm-token"
         if self.scheme is None:
-            require(algorithm.raw not in ALL_KNOWN, "an algorithm of another kind of recipient")
+            require(algorithm.raw not in ALL_KNOWN and not is_aes_gcm(algorithm.raw),
+                    "an algorithm of another kind of recipient")
             require(not is_reencoded(identifier, parts.left), "another encoding of a known algorithm")
 
     def _wrapped(self, element, low, high=None):
@@ -363,7 +371,7 @@ class Recipient:
         self.id = octets(name.take(der.OCTET_STRING, "keyIdentifier"), rules.KEY_ID_MIN, rules.KEY_ID_MAX)
         name.close()
         self._scheme(fields.take(der.SEQUENCE, "algorithm"), 0xA2)
-        self._wrapped(fields.take(der.OCTET_STRING, "encryptedKey"), 40)
+        self._wrapped(fields.take(der.OCTET_STRING, "encryptedKey"), *TOKEN_ONLY.get(self.scheme, (40,)))
         fields.close()
 
 
@@ -784,7 +792,7 @@ class Archive:
     def _match(self, keyring):
         for key in keyring:
             for recipient in self.envelope.recipients:
-                if recipient.scheme and recipient.id == key.id:
+                if recipient.scheme and recipient.scheme not in TOKEN_ONLY and recipient.id == key.id:
                     return key, recipient
         raise Refused("key", "no key of a recipient is at hand", "no-key")
 

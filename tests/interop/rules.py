@@ -54,6 +54,13 @@ ID_MESSAGE_DIGEST = bytes.fromhex("06092a864886f70d010904")
 ID_SIGNING_TIME = bytes.fromhex("06092a864886f70d010905")
 ID_SIGNING_CERTIFICATE_V2 = bytes.fromhex("060b2a864886f70d010910022f")
 
+
+
+def aes_gcm(nonce):
+    """The whole encoding of AES-256-GCM, of the content and of a token's own scheme (section 10)."""
+    return bytes.fromhex("301e060960864801650304012e3011040c") + nonce + bytes.fromhex("020110")
+
+
 # RFC 5753 section 7.2, as section 11 has it: id-aes256-wrap, no ukm, 256 bits
 SHARED_INFO = bytes.fromhex("3015300b060960864801650304012da206040400000100")
 

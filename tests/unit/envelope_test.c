@@ -45,6 +45,7 @@ static const char KARI_KEYS[] = "3044"
                                 "0428"
                                 "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627";
 static const char AES256_WRAP[] = "300b060960864801650304012d";
+static const char GCM[] = "301e060960864801650304012e3011040c000102030405060708090a0b020110";
 static const char CBC[] = "301d060960864801650304012a041000000000000000000000000000000000";
 
 /* One software key of each kind that stock OpenSSL opens with; made once. */
@@ -223,14 +224,13 @@ static const struct parts RIGHT = {.content_type = "1.2.840.113549.1.7.1", .cont
 static void
 assemble(const struct parts *p, struct bk_buf *out)
 {
-    static const char gcm[] = "301e060960864801650304012e3011040c000102030405060708090a0b020110";
     struct bk_err err;
     struct bk_buf alg = {0};
     uint8_t *zeros = calloc(1, BK_KEY_PACKAGE_MAX + 1);
     asn1_node n = NULL;
 
     assert_non_null(zeros);
-    append_hex(&alg, p->algorithm != NULL ? p->algorithm : gcm);
+    append_hex(&alg, p->algorithm != NULL ? p->algorithm : GCM);
     ok(bk_der_new("BkHeader", &n, &err), &err);
     ok(bk_der_put_text(n, "contentType", "1.2.840.113549.1.9.16.1.23", &err), &err);
     ok(bk_der_put_u64(n, "content.version", p->version, &err), &err);
@@ -309,6 +309,19 @@ accepted_as_unknown(struct fixture *f, const struct bk_buf *raw)
 
 /* ---- round trips ---- */
 
+/* As a token would have wrapped it: the format does not look into it. */
+static void
+add_gcm(struct fixture *f)
+{
+    struct bk_wrapped w = {.scheme = BK_SCHEME_AES_GCM,
+                           .id = {.bytes = "in the token", .len = 12},
+                           .nonce = {11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0},
+                           .len = BK_AESGCM_LEN};
+
+    memset(w.data, 0xA5, BK_AESGCM_LEN);
+    ok(bk_envelope_add(&f->e, &w, &f->err), &f->err);
+}
+
 static void
 add_all(struct fixture *f)
 {
@@ -316,6 +329,7 @@ add_all(struct fixture *f)
     add_public(f, f->keys->p256, BK_SCHEME_ECDH_P256);
     add_public(f, f->keys->p384, BK_SCHEME_ECDH_P384);
     add_aes(f, SECRET_ID, sizeof SECRET_ID);
+    add_gcm(f);
 }
 
 static void
@@ -332,6 +346,7 @@ same_recipients(const struct bk_envelope *a, const struct bk_envelope *b)
         assert_memory_equal(x->data, y->data, x->len);
         assert_int_equal(x->ephemeral_len, y->ephemeral_len);
         assert_memory_equal(x->ephemeral, y->ephemeral, sizeof x->ephemeral);
+        assert_memory_equal(x->nonce, y->nonce, sizeof x->nonce);
     }
 }
 
@@ -397,12 +412,12 @@ rotation_leaves_the_digest_alone(void **state)
     assert_true(bk_envelope_find(&f->e, &id) >= 0);
     bk_envelope_remove(&f->e, (size_t)bk_envelope_find(&f->e, &id));
     assert_int_equal(bk_envelope_find(&f->e, &id), -1);
-    assert_int_equal(f->e.recipient_count, 3);
+    assert_int_equal(f->e.recipient_count, 4);
     add_aes(f, (const uint8_t *)"successor", 9);
     ok(bk_envelope_encode(&f->e, &f->der, &f->err), &f->err);
     assert_memory_equal(f->e.digest, digest, 32);
     bk_envelope_remove(&f->e, 99);
-    assert_int_equal(f->e.recipient_count, 4);
+    assert_int_equal(f->e.recipient_count, 5);
 }
 
 static void
@@ -454,6 +469,7 @@ every_truncation_and_bit_flip(void **state)
 
     add_public(f, f->keys->p256, BK_SCHEME_ECDH_P256);
     add_aes(f, SECRET_ID, sizeof SECRET_ID);
+    add_gcm(f);
     ok(bk_envelope_encode(&f->e, &f->der, &f->err), &f->err);
     for (size_t len = 0; len < f->der.len; len++)
         assert_int_equal(parse_exact(f->der.data, len, &f->again, &f->err), BK_E_FORMAT);
@@ -571,6 +587,11 @@ bad_recipients(void **state)
         {"kekri", 4, 3, AES256_WRAP, 40, "at least 4"},
         {"kekri", 4, 33, AES256_WRAP, 40, "at most 32"},
         {"kekri", 4, 4, AES256_WRAP, 48, "48 bytes, not 40"},
+        {"kekri", 4, 4, GCM, 47, "47 bytes, not 48"},
+        {"kekri", 4, 4, GCM, 49, "49 bytes, not 48"},
+        {"kekri", 4, 3, GCM, 48, "at least 4"},
+        {"kekri", 3, 4, GCM, 48, "version: 3, not 4"},
+        {"ktri", 2, 20, GCM, 256, "aes-gcm-token does not belong"},
         {"kekri", 4, 4, "3003020101", 40, "not an algorithm identifier"},
         {"kekri", 4, 4, "0500", 40, "not an algorithm identifier"},
         {"kekri", 4, 4, "3009060355040305000500", 40, "not an algorithm identifier"},
@@ -655,7 +676,7 @@ later_versions_are_kept(void **state)
         size_t key_len;
     } later[] = {
         {"kekri", 4, "300b0609608648016503040105", 24},
-        {"kekri", 4, "301e060960864801650304012e3011040c000102030405060708090a0b020110", 48},
+        {"kekri", 4, "301e060960864801650304012e3011040c000102030405060708090a0b02010f", 47},
         {"ktri", 2, "301c06092a864886f70d010107300fa00d300b0609608648016503040202", 600},
     };
     struct fixture *f = *state;
