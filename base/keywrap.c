@@ -262,6 +262,7 @@ scheme_fits(const struct bk_public *p)
         return p->type == BK_KEY_P384;
     case BK_SCHEME_AES_KW:
     case BK_SCHEME_AES_GCM:
+    case BK_SCHEME_YUBIHSM_CCM:
     case BK_SCHEME_NONE:
         break;
     }

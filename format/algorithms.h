@@ -18,7 +18,8 @@ struct bk_encoding bk_alg_of_scheme(enum bk_scheme scheme);
 /* BK_SCHEME_NONE if the encoding is not in the table. */
 enum bk_scheme bk_alg_to_scheme(const uint8_t *der, size_t len);
 /* 1 for what is refused outright wherever it stands: PKCS#1 v1.5 key transport, ECDH with the SHA-1 KDF, and other
- * encodings of RSAES-OAEP with SHA-1 or SHA-256 and of id-aes256-wrap than those of the table. */
+ * encodings of RSAES-OAEP with SHA-1 or SHA-256, of id-aes256-wrap and of the project's own identifier than those of
+ * the table. */
 int bk_alg_forbidden(const uint8_t *der, size_t len);
 
 /* AES-256-GCM with a nonce of 12 and a tag of 16 bytes (RFC 5084 section 3.2): the content encryption, and with the
@@ -39,6 +40,6 @@ struct bk_encoding bk_alg_aes256_wrap(void);
  * out holds BK_OWN_OID_LEN bytes. */
 #define BK_OWN_OID_LEN 23
 void bk_own_oid(uint8_t last, uint8_t out[BK_OWN_OID_LEN]);
-enum { BK_OID_MANIFEST = 1, BK_OID_KEY_RECORD = 2, BK_OID_THRESHOLD = 3, BK_OID_SUITE_1 = 5 };
+enum { BK_OID_MANIFEST = 1, BK_OID_KEY_RECORD = 2, BK_OID_THRESHOLD = 3, BK_OID_SUITE_1 = 5, BK_OID_YUBIHSM_CCM = 8 };
 
 #endif

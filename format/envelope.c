@@ -47,6 +47,7 @@ shape_of_scheme(enum bk_scheme scheme)
         return &KARI;
     case BK_SCHEME_AES_KW:
     case BK_SCHEME_AES_GCM:
+    case BK_SCHEME_YUBIHSM_CCM:
         return &KEKRI;
     case BK_SCHEME_NONE:
         break;
@@ -64,6 +65,8 @@ length_of_scheme(enum bk_scheme scheme)
 {
     if (shape_of_scheme(scheme) == &KTRI)
         return (struct length){256, BK_WRAPPED_MAX}; /* 2048 bits are the least that a recipient may have */
+    if (scheme == BK_SCHEME_YUBIHSM_CCM)
+        return (struct length){BK_CCM_MIN, BK_CCM_MAX};
     if (scheme == BK_SCHEME_AES_GCM)
         return (struct length){BK_AESGCM_LEN, BK_AESGCM_LEN};
     return (struct length){BK_AESKW_LEN, BK_AESKW_LEN};

@@ -138,7 +138,8 @@ has_a_choice(const struct p11_key *key, enum p11_use use)
 {
     if (use == P11_USE_UNWRAP)
         return key->base.pub.type == BK_KEY_RSA;
-    return use == P11_USE_WRAP && key->traits.can_encrypt != 0 && can_be_tried(key);
+    return use == P11_USE_WRAP && key->base.pub.scheme == BK_SCHEME_AES_KW && key->traits.can_encrypt != 0 &&
+           can_be_tried(key);
 }
 
 enum bk_code

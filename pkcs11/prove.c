@@ -133,10 +133,12 @@ prove_secret(struct p11_key *key, struct bk_err *err)
     int wrapped = 0;
     struct bk_err first = {0};
     struct bk_err gcm = {0};
-    enum bk_code rc = try_scheme(key, BK_SCHEME_AES_KW, &wrapped, &first);
+    enum bk_code rc;
 
+    if (key->base.pub.scheme == BK_SCHEME_YUBIHSM_CCM) /* its wrap keys do nothing else */
+        return try_scheme(key, BK_SCHEME_YUBIHSM_CCM, &wrapped, err);
     key->base.pub.scheme = BK_SCHEME_AES_KW;
-    if (rc == BK_OK)
+    if ((rc = try_scheme(key, BK_SCHEME_AES_KW, &wrapped, &first)) == BK_OK)
         return rc;
     if (rc != BK_E_PIN && key->traits.can_encrypt != 0 && (only_wraps(key) || key->traits.can_decrypt != 0)) {
         if (try_gcm(key, &gcm) == BK_OK && try_scheme(key, BK_SCHEME_AES_KW, &wrapped, NULL) != BK_OK) {

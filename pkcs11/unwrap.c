@@ -166,6 +166,16 @@ unwrap_gcm(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *c
 }
 
 static enum bk_code
+unwrap_ccm(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+{
+    CK_MECHANISM mechanism = {.mechanism = P11_CKM_YUBIHSM_AES_CCM_WRAP};
+
+    if (in->len < BK_CCM_MIN || in->len > BK_CCM_MAX)
+        return bk_fail(err, BK_E_FORMAT, "a wrapped key of %zu bytes, not %d to %d", in->len, BK_CCM_MIN, BK_CCM_MAX);
+    return by_decrypt(key, &mechanism, in, cek, err);
+}
+
+static enum bk_code
 unwrap_rsa(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
 {
     int sha1 = in->scheme == BK_SCHEME_RSA_OAEP_SHA1;
@@ -246,6 +256,8 @@ p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secr
         return unwrap_aes(key, in, cek, err);
     case BK_SCHEME_AES_GCM:
         return unwrap_gcm(key, in, cek, err);
+    case BK_SCHEME_YUBIHSM_CCM:
+        return unwrap_ccm(key, in, cek, err);
     case BK_SCHEME_RSA_OAEP_SHA256:
     case BK_SCHEME_RSA_OAEP_SHA1:
         return unwrap_rsa(key, in, cek, err);
@@ -264,6 +276,7 @@ scheme_fits(enum bk_key_type type, enum bk_scheme scheme)
     switch (scheme) {
     case BK_SCHEME_AES_KW:
     case BK_SCHEME_AES_GCM:
+    case BK_SCHEME_YUBIHSM_CCM:
         return type == BK_KEY_AES256;
     case BK_SCHEME_RSA_OAEP_SHA256:
     case BK_SCHEME_RSA_OAEP_SHA1:

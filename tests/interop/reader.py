@@ -262,7 +262,7 @@ def oid_of(algorithm):
 KNOWN = {
     0x30: {rules.OAEP_SHA256: "oaep-sha256", rules.OAEP_SHA1: "oaep-sha1"},
     0xA1: {rules.ECDH_P256: "ecdh-p256", rules.ECDH_P384: "ecdh-p384"},
-    0xA2: {rules.AES_WRAP: "aes"},
+    0xA2: {rules.AES_WRAP: "aes", rules.YUBIHSM_CCM: "yubihsm-ccm"},
 }
 NEVER = {
     bytes.fromhex("06092a864886f70d010101"),  # rsaEncryption: PKCS#1 v1.5
@@ -272,7 +272,7 @@ NEVER = {
 }
 
 
-TOKEN_ONLY = {"aes-gcm-token": (48, 48)}  # schemes of secret keys that no software opens, and encryptedKey's length
+TOKEN_ONLY = {"aes-gcm-token": (48, 48), "yubihsm-ccm": (45, 128)}  # schemes of secret keys that no software opens, and encryptedKey's length
 ALL_KNOWN = {encoding for table in KNOWN.values() for encoding in table}
 ID_AES256_WRAP = der.parse(rules.AES_WRAP).children[0].raw
 ID_OAEP = der.parse(rules.OAEP_SHA1).children[0].raw
@@ -290,7 +290,7 @@ def is_reencoded(identifier, parameters):
         return hash_name in (ID_SHA1, ID_SHA256, b"")
     if identifier in ECDH:
         return not inside or inside[0].raw == ID_AES256_WRAP
-    return identifier == ID_AES256_WRAP
+    return identifier in (ID_AES256_WRAP, rules.ARC + b"\x08")
 
 
 def is_aes_gcm(encoding):

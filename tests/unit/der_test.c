@@ -577,6 +577,7 @@ gcm_has_a_nonce_in_its_encoding(void **state)
     assert_memory_equal(bk_alg_gcm_nonce(der, sizeof der), nonce, sizeof nonce);
     assert_int_equal(bk_alg_to_scheme(der, sizeof der), BK_SCHEME_AES_GCM);
     assert_false(bk_alg_forbidden(der, sizeof der));
+    assert_int_equal(bk_alg_of_scheme(BK_SCHEME_YUBIHSM_CCM).der[24], BK_OID_YUBIHSM_CCM);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         size_t len;
         uint8_t *other = exact(others[i], &len);
@@ -612,9 +613,12 @@ some_algorithms_are_never_accepted(void **state)
         {"301a06092a864886f70d010107300da00b300906052b0e03021a0500", 1},         /* OAEP, SHA-1 written out */
         {"301c06092a864886f70d010107300fa00d300b0609608648016503040202", 0},     /* OAEP, SHA-384: later */
         {"300b0609608648016503040105", 0},                                       /* id-aes128-wrap: unknown */
+        {"30190615"
+         "6983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f080500",
+         1}, /* YubiHSM AES-CCM wrap with NULL */
         {"30170615"
-         "6983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08",
-         0}, /* YubiHSM AES-CCM wrap: unknown */
+         "6983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f63",
+         0}, /* an identifier of the project's own that is not assigned yet */
         {"3000", 0},
         {"", 0},
     };

@@ -23,13 +23,13 @@
 static const uint8_t ARCHIVE[BK_UUID_LEN] = {0x01, 0x93, 0x5C, 0x00, 0x11, 0x22, 0x7A, 0xBC, 0x80, 1, 2, 3, 4, 5, 6, 7};
 static const uint8_t SECRET_ID[] = {0xC0, 0xFF, 0xEE, 0x01};
 
-/* EnvelopedData that holds nothing; a KEKRecipientInfo whose algorithm is the project's YubiHSM AES-CCM wrap; an
+/* EnvelopedData that holds nothing; a KEKRecipientInfo whose algorithm is of the project's own and not assigned; an
  * OtherRecipientInfo of type 2.5.5.5 */
 static const char ENVELOPED[] = "301206092a864886f70d010703a0053003020100";
-static const char KEKRI_CCM[] = "a231020104300604040a0b0c0d"
-                                "3017061569"
-                                "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08"
-                                "040b0102030405060708090a0b";
+static const char KEKRI_LATER[] = "a231020104300604040a0b0c0d"
+                                  "3017061569"
+                                  "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f63"
+                                  "040b0102030405060708090a0b";
 static const char ORI_UNKNOWN[] = "a4090603550505020200ff";
 /* KeyAgreeRecipientInfo with an X25519 originator (RFC 8418), which version 1 does not know; the SHA-1 KDF at its place
  */
@@ -45,6 +45,8 @@ static const char KARI_KEYS[] = "3044"
                                 "0428"
                                 "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627";
 static const char AES256_WRAP[] = "300b060960864801650304012d";
+static const char CCM[] = "3017061569"
+                          "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08";
 static const char GCM[] = "301e060960864801650304012e3011040c000102030405060708090a0b020110";
 static const char CBC[] = "301d060960864801650304012a041000000000000000000000000000000000";
 
@@ -323,6 +325,15 @@ add_gcm(struct fixture *f)
 }
 
 static void
+add_ccm(struct fixture *f, size_t len)
+{
+    struct bk_wrapped w = {.scheme = BK_SCHEME_YUBIHSM_CCM, .id = {.bytes = "yubi", .len = 4}, .len = len};
+
+    memset(w.data, 0x5A, len);
+    ok(bk_envelope_add(&f->e, &w, &f->err), &f->err);
+}
+
+static void
 add_all(struct fixture *f)
 {
     add_public(f, f->keys->rsa, BK_SCHEME_RSA_OAEP_SHA256);
@@ -330,6 +341,7 @@ add_all(struct fixture *f)
     add_public(f, f->keys->p384, BK_SCHEME_ECDH_P384);
     add_aes(f, SECRET_ID, sizeof SECRET_ID);
     add_gcm(f);
+    add_ccm(f, 61);
 }
 
 static void
@@ -412,12 +424,12 @@ rotation_leaves_the_digest_alone(void **state)
     assert_true(bk_envelope_find(&f->e, &id) >= 0);
     bk_envelope_remove(&f->e, (size_t)bk_envelope_find(&f->e, &id));
     assert_int_equal(bk_envelope_find(&f->e, &id), -1);
-    assert_int_equal(f->e.recipient_count, 4);
+    assert_int_equal(f->e.recipient_count, 5);
     add_aes(f, (const uint8_t *)"successor", 9);
     ok(bk_envelope_encode(&f->e, &f->der, &f->err), &f->err);
     assert_memory_equal(f->e.digest, digest, 32);
     bk_envelope_remove(&f->e, 99);
-    assert_int_equal(f->e.recipient_count, 5);
+    assert_int_equal(f->e.recipient_count, 6);
 }
 
 static void
@@ -470,12 +482,13 @@ every_truncation_and_bit_flip(void **state)
     add_public(f, f->keys->p256, BK_SCHEME_ECDH_P256);
     add_aes(f, SECRET_ID, sizeof SECRET_ID);
     add_gcm(f);
+    add_ccm(f, BK_CCM_MAX);
     ok(bk_envelope_encode(&f->e, &f->der, &f->err), &f->err);
     for (size_t len = 0; len < f->der.len; len++)
         assert_int_equal(parse_exact(f->der.data, len, &f->again, &f->err), BK_E_FORMAT);
     flip_every_bit(f);
 
-    append_hex(&raw[0], KEKRI_CCM);
+    append_hex(&raw[0], KEKRI_LATER);
     append_hex(&raw[1], ORI_UNKNOWN);
     agreement(KARI_X25519_ALG, &raw[2]);
     p.recipients = raw;
@@ -590,6 +603,14 @@ bad_recipients(void **state)
         {"kekri", 4, 4, GCM, 47, "47 bytes, not 48"},
         {"kekri", 4, 4, GCM, 49, "49 bytes, not 48"},
         {"kekri", 4, 3, GCM, 48, "at least 4"},
+        {"kekri", 4, 4, CCM, 44, "44 bytes, at least 45"},
+        {"kekri", 4, 4, CCM, 129, "at most 128"},
+        {"ktri", 2, 20, CCM, 256, "yubihsm-ccm does not belong"},
+        {"kekri", 4, 4,
+         "3019061569"
+         "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08"
+         "0500",
+         45, "never accepted"},
         {"kekri", 3, 4, GCM, 48, "version: 3, not 4"},
         {"ktri", 2, 20, GCM, 256, "aes-gcm-token does not belong"},
         {"kekri", 4, 4, "3003020101", 40, "not an algorithm identifier"},
@@ -694,7 +715,7 @@ later_versions_are_kept(void **state)
     agreement(KARI_X25519_ALG, &raw);
     accepted_as_unknown(f, &raw);
     raw.len = 0;
-    append_hex(&raw, KEKRI_CCM);
+    append_hex(&raw, KEKRI_LATER);
     accepted_as_unknown(f, &raw);
     raw.len = 0;
     append_hex(&raw, ORI_UNKNOWN);
@@ -712,7 +733,7 @@ unknown_recipients_survive_a_rotation(void **state)
     struct bk_wrapped w = aes_wrapped(f, SECRET_ID, 4);
     const struct bk_key_id ccm = {.bytes = {0x0A, 0x0B, 0x0C, 0x0D}, .len = 4};
 
-    append_hex(&raw[0], KEKRI_CCM);
+    append_hex(&raw[0], KEKRI_LATER);
     append_hex(&raw[1], ORI_UNKNOWN);
     recipient("kekri", 4, (const uint8_t *)"old key", 7, AES256_WRAP, 40, &raw[2]);
     p.recipients = raw;

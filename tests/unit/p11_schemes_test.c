@@ -329,7 +329,12 @@ begin(const CK_MECHANISM *m)
 {
     const CK_GCM_PARAMS *gcm = m->pParameter;
 
-    if (m->mechanism != CKM_AES_GCM)
+    if (m->mechanism == P11_CKM_YUBIHSM_AES_CCM_WRAP && mock.type == P11_CKK_YUBIHSM_AES256_CCM_WRAP) {
+        assert_int_equal(m->ulParameterLen, 0);
+        mock.doing = m->mechanism;
+        return CKR_OK;
+    }
+    if (m->mechanism != CKM_AES_GCM || mock.type != CKK_AES)
         return CKR_MECHANISM_INVALID;
     assert_int_equal(m->ulParameterLen, sizeof *gcm);
     if (gcm->ulIvLen != 12 || gcm->ulIvBits != 96 || gcm->ulTagBits != 128 || gcm->pAAD != NULL || gcm->ulAADLen != 0)
@@ -352,6 +357,8 @@ m_encrypt_init(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE key)
         return CKR_KEY_FUNCTION_NOT_PERMITTED;
     if ((rv = begin(m)) != CKR_OK)
         return rv;
+    if (mock.doing != CKM_AES_GCM)
+        return CKR_OK;
     if (mock.nonces == DRAWS && !is_zero(mock.nonce)) {
         mock.doing = 0;
         return CKR_MECHANISM_PARAM_INVALID;
@@ -373,25 +380,42 @@ m_decrypt_init(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE key)
     return mock.decrypts ? begin(m) : CKR_KEY_FUNCTION_NOT_PERMITTED;
 }
 
-static CK_RV
-m_encrypt(CK_SESSION_HANDLE s, unsigned char *in, CK_ULONG in_len, unsigned char *out, CK_ULONG *out_len)
+/* As the device has it, the nonce of 13 bytes comes first; only the length of it is true to AES-CCM here. */
+#define CCM_NONCE 13
+
+static void
+seal(const uint8_t *nonce, const uint8_t *in, CK_ULONG in_len, uint8_t *out)
 {
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     int n = 0, end = 0;
 
-    (void)s;
-    assert_int_equal(mock.doing, CKM_AES_GCM);
-    assert_true(*out_len >= in_len + 16);
-    mock.doing = 0;
-    if (mock.nonces == DRAWS || mock.nonces == REPEATS || (mock.nonces == DRAWS_UNASKED && is_zero(mock.nonce))) {
-        draw();
-        memcpy(mock.nonce, mock.drawn, BK_KEK_NONCE);
-    }
-    assert_int_equal(EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, kek_bytes, mock.nonce), 1);
+    assert_int_equal(EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, kek_bytes, nonce), 1);
     assert_int_equal(EVP_EncryptUpdate(ctx, out, &n, in, (int)in_len), 1);
     assert_int_equal(EVP_EncryptFinal_ex(ctx, out + n, &end), 1);
     assert_int_equal(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, 16, out + n), 1);
     EVP_CIPHER_CTX_free(ctx);
+}
+
+static CK_RV
+m_encrypt(CK_SESSION_HANDLE s, unsigned char *in, CK_ULONG in_len, unsigned char *out, CK_ULONG *out_len)
+{
+    CK_MECHANISM_TYPE doing = mock.doing;
+
+    (void)s;
+    assert_int_not_equal(doing, 0);
+    assert_true(*out_len >= in_len + CCM_NONCE + 16);
+    mock.doing = 0;
+    if (doing != CKM_AES_GCM) {
+        assert_int_equal(RAND_bytes(out, CCM_NONCE), 1);
+        seal(out, in, in_len, out + CCM_NONCE);
+        *out_len = CCM_NONCE + in_len + 16 - (CK_ULONG)mock.short_by;
+        return CKR_OK;
+    }
+    if (mock.nonces == DRAWS || mock.nonces == REPEATS || (mock.nonces == DRAWS_UNASKED && is_zero(mock.nonce))) {
+        draw();
+        memcpy(mock.nonce, mock.drawn, BK_KEK_NONCE);
+    }
+    seal(mock.nonce, in, in_len, out);
     *out_len = in_len + 16 - (CK_ULONG)mock.short_by;
     return CKR_OK;
 }
@@ -400,19 +424,25 @@ static CK_RV
 m_decrypt(CK_SESSION_HANDLE s, unsigned char *in, CK_ULONG in_len, unsigned char *out, CK_ULONG *out_len)
 {
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    int ccm = mock.doing == P11_CKM_YUBIHSM_AES_CCM_WRAP;
+    const uint8_t *nonce = ccm ? in : mock.nonce;
     int n = 0, end = 0, ok;
 
     (void)s;
-    assert_int_equal(mock.doing, CKM_AES_GCM);
-    assert_true(in_len > 16 && *out_len >= in_len);
+    assert_int_not_equal(mock.doing, 0);
+    assert_true(in_len > CCM_NONCE + 16 && *out_len >= in_len);
     mock.doing = 0;
-    ok = EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, kek_bytes, mock.nonce) == 1 &&
+    in += ccm ? CCM_NONCE : 0;
+    in_len -= ccm ? CCM_NONCE : 0;
+    ok = EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, kek_bytes, nonce) == 1 &&
          EVP_DecryptUpdate(ctx, out, &n, in, (int)in_len - 16) == 1 &&
          EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, 16, in + in_len - 16) == 1 &&
          EVP_DecryptFinal_ex(ctx, out + n, &end) == 1;
     EVP_CIPHER_CTX_free(ctx);
     *out_len = (CK_ULONG)n;
-    return ok ? CKR_OK : CKR_ENCRYPTED_DATA_INVALID;
+    if (ok)
+        return CKR_OK;
+    return ccm ? CKR_DEVICE_ERROR : CKR_ENCRYPTED_DATA_INVALID; /* as a YubiHSM's module does */
 }
 
 static CK_FUNCTION_LIST functions = {
@@ -699,6 +729,54 @@ gcm_serves_who_may_only_encrypt(void **state)
     bench_end(&b);
 }
 
+/* -- YubiHSM 2 ------------------------------------------------------------------------------------------------------
+ */
+
+static void
+ccm_goes_round(void **state)
+{
+    struct bench b;
+    struct bk_key *wrapping, *opening;
+    struct bk_secret cek = {0}, opened = {0};
+    struct bk_wrapped w = {0}, bad;
+    struct bk_err err = {0};
+
+    (void)state;
+    bench_start(&b, DRAWS);
+    put_key(P11_CKK_YUBIHSM_AES256_CCM_WRAP, 1, 1, 1);
+    assert_int_equal(recipient_scheme(&b), BK_SCHEME_YUBIHSM_CCM);
+    wrapping = open_key(&b, P11_USE_WRAP);
+    assert_int_equal(wrapping->pub.scheme, BK_SCHEME_YUBIHSM_CCM);
+    assert_int_equal(wrapping->pub.type, BK_KEY_AES256);
+    opening = open_key(&b, P11_USE_UNWRAP);
+    assert_int_equal(bk_secret_random(&cek, BK_CEK_LEN, NULL), BK_OK);
+    assert_int_equal(bk_key_wrap(wrapping, &cek, &w, NULL), BK_OK);
+    assert_int_equal(w.scheme, BK_SCHEME_YUBIHSM_CCM);
+    assert_int_equal(w.len, 61);
+    assert_int_equal(bk_key_unwrap(opening, &w, &opened, NULL), BK_OK);
+    assert_true(bk_secret_equal(&cek, &opened));
+    bk_secret_wipe(&opened);
+    for (size_t at = CCM_NONCE; at < w.len; at += 7) {
+        bad = w;
+        bad.data[at] ^= 1;
+        assert_int_equal(bk_key_unwrap(opening, &bad, &opened, &err), BK_E_VERIFY);
+        assert_non_null(strstr(err.message, "the token opens others"));
+        assert_null(opened.data);
+    }
+    bad = w;
+    bad.len = BK_CCM_MIN - 1;
+    assert_int_equal(bk_key_unwrap(opening, &bad, &opened, NULL), BK_E_FORMAT);
+    assert_int_equal(bk_key_rewrap(opening, &w, wrapping, &bad, NULL), BK_E_UNSUPPORTED);
+    assert_int_equal(bk_public_wrap(&wrapping->pub, &cek, &bad, NULL), BK_E_UNSUPPORTED);
+    mock.short_by = 61 - BK_CCM_MIN + 1;
+    assert_int_equal(bk_key_wrap(wrapping, &cek, &bad, &err), BK_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "44 bytes, not 45 to 128"));
+    bk_secret_wipe(&cek);
+    bk_key_close(wrapping);
+    bk_key_close(opening);
+    bench_end(&b);
+}
+
 /* -- making keys ----------------------------------------------------------------------------------------------------
  */
 
@@ -786,6 +864,7 @@ main(void)
         cmocka_unit_test(gcm_is_watched_at_every_wrap),
         cmocka_unit_test(key_wrap_comes_before_gcm),
         cmocka_unit_test(gcm_serves_who_may_only_encrypt),
+        cmocka_unit_test(ccm_goes_round),
         cmocka_unit_test(makes_a_key_for_gcm_where_nothing_else_works),
         cmocka_unit_test(probe_names_gcm),
     };

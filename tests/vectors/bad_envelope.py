@@ -229,7 +229,7 @@ def _recipients(c, w):
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03"))])
     one("other-two-values", "an OtherRecipientInfo with two values", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03", der.integer(1), der.integer(2)))])
-    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x08"),
+    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x61"),
         der.octets(bytes(45)))
     one("twice-unknown", "an unknown recipient with the key id of a known one", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=same)])
@@ -370,12 +370,20 @@ def _token_only(c, w):
     version = der.tlv(0xA2, der.integer(3), kekid, gcm, der.octets(bytes(48)))
     make("gcm-version-3", "AES-256-GCM in the token, version 3", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=version, identifier=b"\x0a" * 8)])
-    transport = der.seq(der.integer(2), der.octets(b"\x0a" * 20, 0x80), gcm, der.octets(bytes(256)))
-    make("gcm-transport", "AES-256-GCM in a KeyTransRecipientInfo", {}, recipients=w.to("kek-p256") + [
-        writer.Recipient(raw=transport, identifier=b"\x0a" * 20)])
-    twice = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), gcm, der.octets(bytes(48)))
-    make("gcm-twice", "AES-256-GCM in the token with the key id of another", {}, recipients=w.to("kek-p256") + [
-        writer.Recipient(raw=twice)])
+    ccm = rules.YUBIHSM_CCM
+    alone("ccm-alone", "AES-CCM wrap of YubiHSM 2, and no other recipient", ccm, 61)
+    for length in (0, 32, 44, 129):
+        beside(f"ccm-key-{length}", f"AES-CCM wrap of YubiHSM 2 with an encryptedKey of {length} bytes", ccm, length)
+    beside("ccm-null", "AES-CCM wrap of YubiHSM 2 with NULL parameters", der.seq(rules.ARC + b"\x08", der.tlv(der.NULL)),
+        45)
+    for name, what, algorithm, length in (("gcm", "AES-256-GCM", gcm, 48), ("ccm", "AES-CCM wrap", ccm, 61)):
+        transport = der.seq(der.integer(2), der.octets(b"\x0a" * 20, 0x80), algorithm, der.octets(bytes(256)))
+        make(f"{name}-transport", f"{what} in a KeyTransRecipientInfo", {}, recipients=w.to("kek-p256") + [
+            writer.Recipient(raw=transport, identifier=b"\x0a" * 20)])
+        twice = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), algorithm,
+            der.octets(bytes(length)))
+        make(f"{name}-twice", f"{what} in the token with the key id of another", {}, recipients=w.to("kek-p256") + [
+            writer.Recipient(raw=twice)])
 
 
 def _package(c, w):

@@ -63,8 +63,8 @@ def _unknown_recipients(c, w):
         "other": (der.tlv(0xA4, rules.ARC + b"\x03", der.seq(der.integer(1))), "an OtherRecipientInfo"),
         "other-foreign": (der.tlv(0xA4, rules.ID_DATA, der.tlv(der.NULL)), "an OtherRecipientInfo of a foreign type"),
         "secret": (
-            der.tlv(0xA2, der.integer(4), secret, der.seq(rules.ARC + b"\x08"), der.octets(bytes(45))),
-            "a KEKRecipientInfo with a token-only scheme",
+            der.tlv(0xA2, der.integer(4), secret, der.seq(rules.ARC + b"\x61"), der.octets(bytes(45))),
+            "a KEKRecipientInfo with an algorithm of a later version",
         ),
         "secret-gcm-tag15": (
             der.tlv(0xA2, der.integer(4), secret,
@@ -104,7 +104,13 @@ def _unknown_recipients(c, w):
            recipients=w.to("kek-p256") + [token_only(rules.aes_gcm(bytes(12)), bytes(48), secret)])
     _plain(c, w, "good-recipient-token-gcm", "AES-256-GCM in the token, beside another",
            recipients=w.to("kek-p256") + [token_only(rules.aes_gcm(bytes(range(12))), bytes(range(48)), secret)])
+    for length in (45, 61, 128):
+        _plain(c, w, f"good-recipient-token-ccm-{length}", f"AES-CCM wrap of YubiHSM 2, {length} bytes, beside another",
+               recipients=w.to("kek-p256") + [token_only(rules.YUBIHSM_CCM, bytes(length), secret)])
     mine = w.to("kek-p256")[0].id
+    _plain(c, w, "good-recipient-token-proven", "proven and hints name a recipient that only a token opens",
+           recipients=w.to("kek-p256") + [token_only(rules.YUBIHSM_CCM, bytes(45), secret)],
+           info=writer.RecordInfo(CREATED, proven=(mine, b"\x0a" * 8), hints=((b"\x0a" * 8, "pkcs11:token=kek"),)))
     _plain(c, w, "good-unknown-proven", "proven and hints name a recipient that is unknown",
            recipients=w.to("kek-p256") + [writer.Recipient(raw=unknown["secret"][0])],
            info=writer.RecordInfo(CREATED, proven=(mine, b"\x0a" * 8), hints=((b"\x0a" * 8, "pkcs11:token=kek"),)))
