@@ -63,12 +63,13 @@ enum bk_code p11_sign(struct bk_key *key, const uint8_t digest[32], enum bk_sig_
  * tried as far as that. */
 BK_MUST_USE enum bk_code p11_key_prove(struct p11_key *key, int signing, struct bk_err *err);
 
-/* 1 if a freshly wrapped key opens under this key by that scheme, 0 if not, -1 if it could not be tried. */
+/* 1 if a freshly wrapped key opens under this key by that scheme, as p11_unwrap would open it; 0 if not, -1 if it could
+ * not be tried. */
 int p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme);
 
-/* The way a token opens a wrapped key to plain bytes; unwrap.c. */
-BK_MUST_USE enum bk_code p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek,
-                                         struct bk_err *err);
+/* The way a token opens a wrapped key to plain bytes; unwrap.c. raw: by bare RSA too. */
+BK_MUST_USE enum bk_code p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, int raw,
+                                         struct bk_secret *cek, struct bk_err *err);
 /* Turns a vague failure of the token into BK_E_VERIFY, unless the token fails on fresh wrapped keys too. Returns the
  * code that *err (not NULL) then has; any other failure stays as it is. */
 BK_MUST_USE enum bk_code p11_unwrap_explain(struct p11_key *key, const struct bk_wrapped *in, enum bk_code rc,

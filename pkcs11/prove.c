@@ -20,6 +20,7 @@ wrap_fresh(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *c
 
 struct trial {
     struct bk_wrapped wrapped;
+    int raw;
     struct bk_secret opened;
 };
 
@@ -28,7 +29,7 @@ step(struct p11_key *key, void *args, struct bk_err *err)
 {
     struct trial *t = args;
 
-    return p11_unwrap_step(key, &t->wrapped, &t->opened, err);
+    return p11_unwrap_step(key, &t->wrapped, t->raw, &t->opened, err);
 }
 
 /* 1 for a secret key whose login may only wrap: it cannot open what it wraps. */
@@ -42,10 +43,10 @@ only_wraps(const struct p11_key *key)
 
 /* BK_OK if 32 fresh random bytes come back, as far as the key may open; *wrapped says how far it got. */
 static enum bk_code
-try_scheme(struct p11_key *key, enum bk_scheme scheme, int *wrapped, struct bk_err *err)
+try_opening(struct p11_key *key, enum bk_scheme scheme, int raw, int *wrapped, struct bk_err *err)
 {
     struct bk_secret cek = {0};
-    struct trial t = {0};
+    struct trial t = {.raw = raw};
     enum bk_code rc;
 
     *wrapped = 0;
@@ -66,12 +67,19 @@ done:
     return rc;
 }
 
+/* Never by bare RSA: what is wrapped to this key must open on a host that was not told of that. */
+static enum bk_code
+try_scheme(struct p11_key *key, enum bk_scheme scheme, int *wrapped, struct bk_err *err)
+{
+    return try_opening(key, scheme, 0, wrapped, err);
+}
+
 int
 p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme)
 {
     int wrapped = 0;
 
-    if (try_scheme(key, scheme, &wrapped, NULL) == BK_OK)
+    if (try_opening(key, scheme, key->owner->options.raw_rsa, &wrapped, NULL) == BK_OK)
         return 1;
     return wrapped ? 0 : -1;
 }

@@ -332,7 +332,7 @@ serve(const struct serve_options *options, struct bk_err *err)
 {
     struct server server = {.options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
     const struct bk_log log = {.warn = on_warn};
-    const struct p11_options p11_options = {.pin = on_pin, .log = &log};
+    const struct p11_options p11_options = {.pin = on_pin, .log = &log, .raw_rsa = options->raw_rsa};
     enum bk_code rc;
 
     if ((rc = p11_open(&p11_options, &server.p11, err)) != BK_OK)

@@ -10,8 +10,11 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <openssl/rsa.h>
+#include <openssl/x509.h>
 
 #include "base/keywrap.h"
 #include "pkcs11/generate.h"
@@ -40,11 +43,19 @@ static struct mock {
     int key_wrap; /* AES key wrap works */
     int short_by; /* so much less than is right comes out of C_Encrypt */
     CK_MECHANISM_TYPE doing;
-    uint8_t *nonce; /* where the caller wants it */
+    CK_MECHANISM mechanism; /* of RSA; what it points to must live as long as the operation */
+    uint8_t *nonce;         /* where the caller wants it */
     uint8_t drawn[BK_KEK_NONCE];
     int sessions, searching;
     uint8_t value[64]; /* of the object */
     size_t value_len;
+
+    EVP_PKEY *rsa;  /* then the key is this */
+    int sha256;     /* the module knows RSA-OAEP with it */
+    int needs_len;  /* C_UnwrapKey wants CKA_VALUE_LEN */
+    int cuts_zeros; /* bare RSA's result has none in front */
+    CK_RV raw_rv;   /* what bare RSA answers */
+    int raw_calls;
 } mock;
 
 static const uint8_t kek_bytes[32] = {42};
@@ -165,13 +176,19 @@ m_destroy(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE object)
     return CKR_OK;
 }
 
+static CK_OBJECT_CLASS
+key_class(void)
+{
+    return mock.rsa != NULL ? CKO_PRIVATE_KEY : CKO_SECRET_KEY;
+}
+
 static CK_RV
 m_find_init(CK_SESSION_HANDLE s, CK_ATTRIBUTE *t, CK_ULONG n)
 {
     const CK_ATTRIBUTE *label = in_template(t, n, CKA_LABEL);
 
     (void)s;
-    mock.searching = mock.exists && *(CK_OBJECT_CLASS *)in_template(t, n, CKA_CLASS)->pValue == CKO_SECRET_KEY &&
+    mock.searching = mock.exists && *(CK_OBJECT_CLASS *)in_template(t, n, CKA_CLASS)->pValue == key_class() &&
                      (label == NULL ||
                       (label->ulValueLen == mock.label_len && memcmp(label->pValue, mock.label, mock.label_len) == 0));
     return CKR_OK;
@@ -208,10 +225,25 @@ give(CK_ATTRIBUTE *t, const void *value, size_t len)
 }
 
 static CK_RV
+give_number(CK_ATTRIBUTE *t, const char *name)
+{
+    uint8_t bytes[BK_WRAPPED_MAX];
+    BIGNUM *n = NULL;
+    int len;
+
+    if (mock.rsa == NULL)
+        return CKR_ATTRIBUTE_TYPE_INVALID;
+    assert_int_equal(EVP_PKEY_get_bn_param(mock.rsa, name, &n), 1);
+    len = BN_bn2bin(n, bytes);
+    BN_free(n);
+    return give(t, bytes, (size_t)len);
+}
+
+static CK_RV
 m_attribute(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *t, CK_ULONG n)
 {
     const CK_BBOOL yes = CK_TRUE, no = CK_FALSE, token = mock.token ? CK_TRUE : CK_FALSE;
-    const CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    const CK_OBJECT_CLASS class = key_class();
     const CK_ULONG bytes = 32;
 
     (void)s;
@@ -225,6 +257,10 @@ m_attribute(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *t, CK_UL
         return give(t, &mock.type, sizeof mock.type);
     case CKA_VALUE_LEN:
         return mock.type == CKK_AES ? give(t, &bytes, sizeof bytes) : CKR_ATTRIBUTE_TYPE_INVALID;
+    case CKA_MODULUS:
+        return give_number(t, OSSL_PKEY_PARAM_RSA_N);
+    case CKA_PUBLIC_EXPONENT:
+        return give_number(t, OSSL_PKEY_PARAM_RSA_E);
     case CKA_ID:
         return give(t, mock.id, mock.id_len);
     case CKA_LABEL:
@@ -294,18 +330,67 @@ m_wrap(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE under, CK_OBJECT_H
     return mock.wraps ? key_wrap(1, out) : CKR_KEY_FUNCTION_NOT_PERMITTED;
 }
 
+/* RSA with the padding of the mechanism. */
+static CK_RV
+rsa(const CK_MECHANISM *m, const uint8_t *in, CK_ULONG in_len, uint8_t *out, size_t *len)
+{
+    const CK_RSA_PKCS_OAEP_PARAMS *oaep = m->pParameter;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, mock.rsa, NULL);
+    int bare = m->mechanism == CKM_RSA_X_509;
+    const EVP_MD *md = bare || oaep->hashAlg == CKM_SHA_1 ? EVP_sha1() : EVP_sha256();
+    int ok = EVP_PKEY_decrypt_init(ctx) == 1 &&
+             EVP_PKEY_CTX_set_rsa_padding(ctx, bare ? RSA_NO_PADDING : RSA_PKCS1_OAEP_PADDING) == 1 &&
+             (bare || EVP_PKEY_CTX_set_rsa_oaep_md(ctx, md) == 1) && EVP_PKEY_decrypt(ctx, out, len, in, in_len) == 1;
+
+    EVP_PKEY_CTX_free(ctx);
+    return ok ? CKR_OK : CKR_GENERAL_ERROR; /* as SoftHSM has it */
+}
+
+/* What the module says to the mechanism before it sees any data. */
+static CK_RV
+begin_rsa(const CK_MECHANISM *m)
+{
+    const CK_RSA_PKCS_OAEP_PARAMS *oaep = m->pParameter;
+
+    if (m->mechanism == CKM_RSA_X_509) {
+        mock.raw_calls++;
+        return mock.raw_rv;
+    }
+    if (m->mechanism != CKM_RSA_PKCS_OAEP)
+        return CKR_MECHANISM_INVALID;
+    assert_int_equal(oaep->source, CKZ_DATA_SPECIFIED);
+    return oaep->hashAlg == CKM_SHA256 && !mock.sha256 ? CKR_ARGUMENTS_BAD : CKR_OK;
+}
+
+static CK_RV
+unwrap_by_rsa(const CK_MECHANISM *m, const uint8_t *wrapped, CK_ULONG len, const CK_ATTRIBUTE *t, CK_ULONG n)
+{
+    uint8_t room[BK_WRAPPED_MAX];
+    size_t opened = sizeof room;
+    CK_RV rv = mock.unwraps ? begin_rsa(m) : CKR_KEY_FUNCTION_NOT_PERMITTED;
+
+    if (rv != CKR_OK)
+        return rv;
+    if (mock.needs_len && in_template(t, n, CKA_VALUE_LEN) == NULL)
+        return CKR_TEMPLATE_INCOMPLETE;
+    assert_true(wanted(t, n, CKA_EXTRACTABLE) && !wanted(t, n, CKA_SENSITIVE) && !wanted(t, n, CKA_TOKEN));
+    if ((rv = rsa(m, wrapped, len, room, &opened)) == CKR_OK)
+        memcpy(mock.value, room, mock.value_len = opened);
+    return rv;
+}
+
 static CK_RV
 m_unwrap(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE under, unsigned char *wrapped, CK_ULONG len,
          CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDLE *out)
 {
     (void)s;
-    (void)t;
-    (void)n;
     assert_int_equal(under, KEY);
+    *out = OBJECT;
+    if (mock.rsa != NULL)
+        return unwrap_by_rsa(m, wrapped, len, t, n);
     if (m->mechanism != CKM_AES_KEY_WRAP || !mock.key_wrap)
         return CKR_MECHANISM_INVALID;
     assert_int_equal(len, BK_AESKW_LEN);
-    *out = OBJECT;
     return mock.unwraps ? key_wrap(0, wrapped) : CKR_KEY_FUNCTION_NOT_PERMITTED;
 }
 
@@ -377,7 +462,12 @@ m_decrypt_init(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE key)
     assert_int_equal(key, KEY);
     if (mock.doing != 0)
         return CKR_OPERATION_ACTIVE;
-    return mock.decrypts ? begin(m) : CKR_KEY_FUNCTION_NOT_PERMITTED;
+    if (!mock.decrypts)
+        return CKR_KEY_FUNCTION_NOT_PERMITTED;
+    if (mock.rsa == NULL)
+        return begin(m);
+    mock.mechanism = *m;
+    return begin_rsa(m);
 }
 
 /* As the device has it, the nonce of 13 bytes comes first; only the length of it is true to AES-CCM here. */
@@ -421,6 +511,21 @@ m_encrypt(CK_SESSION_HANDLE s, unsigned char *in, CK_ULONG in_len, unsigned char
 }
 
 static CK_RV
+decrypt_by_rsa(const uint8_t *in, CK_ULONG in_len, uint8_t *out, CK_ULONG *out_len)
+{
+    size_t len = *out_len, zeros = 0;
+    CK_RV rv = rsa(&mock.mechanism, in, in_len, out, &len);
+
+    while (rv == CKR_OK && mock.cuts_zeros && mock.mechanism.mechanism == CKM_RSA_X_509 && zeros < len &&
+           out[zeros] == 0)
+        zeros++;
+    if (rv == CKR_OK)
+        memmove(out, out + zeros, len - zeros);
+    *out_len = (CK_ULONG)(len - zeros);
+    return rv;
+}
+
+static CK_RV
 m_decrypt(CK_SESSION_HANDLE s, unsigned char *in, CK_ULONG in_len, unsigned char *out, CK_ULONG *out_len)
 {
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
@@ -429,6 +534,10 @@ m_decrypt(CK_SESSION_HANDLE s, unsigned char *in, CK_ULONG in_len, unsigned char
     int n = 0, end = 0, ok;
 
     (void)s;
+    if (mock.rsa != NULL) {
+        EVP_CIPHER_CTX_free(ctx);
+        return decrypt_by_rsa(in, in_len, out, out_len);
+    }
     assert_int_not_equal(mock.doing, 0);
     assert_true(in_len > CCM_NONCE + 16 && *out_len >= in_len);
     mock.doing = 0;
@@ -508,6 +617,7 @@ bench_end(struct bench *b)
 {
     p11_uri_free(&b->uri);
     p11_close(b->p);
+    EVP_PKEY_free(mock.rsa);
     assert_int_equal(mock.sessions, 0);
     assert_int_equal(mock.value_len, 0);
 }
@@ -551,13 +661,25 @@ recipient_scheme(struct bench *b)
     return scheme;
 }
 
+/* One RSA key for all tests, since making it takes a while. */
+static EVP_PKEY *the_rsa;
+
 static int
 setup(void **state)
 {
     int locked = 0;
 
     (void)state;
-    return bk_secret_init(&locked, NULL) == BK_OK ? 0 : -1;
+    the_rsa = EVP_RSA_gen(2048);
+    return the_rsa != NULL && bk_secret_init(&locked, NULL) == BK_OK ? 0 : -1;
+}
+
+static int
+teardown(void **state)
+{
+    (void)state;
+    EVP_PKEY_free(the_rsa);
+    return 0;
 }
 
 /* -- AES-GCM --------------------------------------------------------------------------------------------------------
@@ -777,6 +899,174 @@ ccm_goes_round(void **state)
     bench_end(&b);
 }
 
+/* -- RSA ------------------------------------------------------------------------------------------------------------
+ */
+
+static void
+rsa_start(struct bench *b, int decrypts, int unwraps, int raw_rsa)
+{
+    bench_start(b, DRAWS);
+    put_key(CKK_RSA, 0, decrypts, 0);
+    mock.unwraps = unwraps != 0;
+    mock.rsa = the_rsa;
+    assert_int_equal(EVP_PKEY_up_ref(the_rsa), 1);
+    b->p->options.raw_rsa = raw_rsa;
+}
+
+/* A key as p11_key_find gives it: not tried. */
+static struct bk_key *
+find_key(struct bench *b)
+{
+    struct bk_public pub = {0};
+    struct bk_key *key = NULL;
+    uint8_t *spki = NULL;
+    size_t which = 0;
+    int len = i2d_PUBKEY(the_rsa, &spki);
+
+    assert_int_equal(bk_public_from_spki(&pub, spki, (size_t)len, NULL), BK_OK);
+    assert_int_equal(p11_token_find_key(b->token, &b->uri, P11_USE_UNWRAP, &pub.id, 1, &which, &key, NULL), BK_OK);
+    assert_non_null(key);
+    bk_public_free(&pub);
+    OPENSSL_free(spki);
+    return key;
+}
+
+static void
+wrap_for(struct bk_key *key, enum bk_scheme scheme, struct bk_secret *cek, struct bk_wrapped *w)
+{
+    key->pub.scheme = scheme;
+    assert_int_equal(bk_secret_random(cek, BK_CEK_LEN, NULL), BK_OK);
+    assert_int_equal(bk_public_wrap(&key->pub, cek, w, NULL), BK_OK);
+}
+
+/* Keys with CKA_UNWRAP and without CKA_DECRYPT: a session object that may be read. */
+static void
+rsa_opens_by_unwrapping(void **state)
+{
+    (void)state;
+    for (int needs_len = 0; needs_len < 2; needs_len++) {
+        struct bench b;
+        struct bk_key *key;
+        struct bk_secret cek = {0}, opened = {0};
+        struct bk_wrapped w = {0};
+
+        rsa_start(&b, 0, 1, 0);
+        mock.sha256 = 1;
+        mock.needs_len = needs_len;
+        assert_int_equal(p11_token_open_key(b.token, &b.uri, P11_USE_UNWRAP, &key, NULL), BK_OK);
+        assert_int_equal(key->pub.scheme, BK_SCHEME_RSA_OAEP_SHA256);
+        for (enum bk_scheme s = BK_SCHEME_RSA_OAEP_SHA256; s <= BK_SCHEME_RSA_OAEP_SHA1; s++) {
+            wrap_for(key, s, &cek, &w);
+            assert_int_equal(bk_key_unwrap(key, &w, &opened, NULL), BK_OK);
+            assert_true(bk_secret_equal(&cek, &opened));
+            bk_secret_wipe(&opened);
+            w.data[100] ^= 1;
+            assert_int_equal(bk_key_unwrap(key, &w, &opened, NULL), BK_E_VERIFY);
+            assert_null(opened.data);
+            bk_secret_wipe(&cek);
+        }
+        assert_int_equal(mock.raw_calls, 0);
+        bk_key_close(key);
+        bench_end(&b);
+    }
+}
+
+static void
+one_message(struct bk_key *key, const struct bk_wrapped *w)
+{
+    struct bk_secret opened = {0};
+    struct bk_err err = {0};
+
+    assert_int_equal(bk_key_unwrap(key, w, &opened, &err), BK_E_VERIFY);
+    assert_string_equal(err.message, "token 'mock': the wrapped key is damaged or forged, or for another key");
+    assert_null(opened.data);
+}
+
+static void
+raw_rsa_opens_what_the_module_does_not_know(void **state)
+{
+    (void)state;
+    for (int cuts = 0; cuts < 2; cuts++) {
+        struct bench b;
+        struct bk_key *key;
+        struct bk_secret cek = {0}, opened = {0};
+        struct bk_wrapped w = {0};
+
+        rsa_start(&b, 1, 0, 1);
+        mock.cuts_zeros = cuts;
+        key = find_key(&b);
+        wrap_for(key, BK_SCHEME_RSA_OAEP_SHA256, &cek, &w);
+        assert_int_equal(bk_key_unwrap(key, &w, &opened, NULL), BK_OK);
+        assert_true(bk_secret_equal(&cek, &opened));
+        assert_int_equal(mock.raw_calls, 1);
+        bk_secret_wipe(&opened);
+        for (size_t i = 0; i < w.len; i += 31) {
+            w.data[i] ^= 0x10;
+            one_message(key, &w);
+            w.data[i] ^= 0x10;
+        }
+        memset(w.data, 0xFF, w.len); /* not below the modulus: it is the token that refuses */
+        one_message(key, &w);
+        memset(w.data, 0, w.len); /* opens to zeros */
+        one_message(key, &w);
+        bk_secret_wipe(&cek);
+        bk_key_close(key);
+        bench_end(&b);
+    }
+}
+
+static void
+raw_rsa_is_for_nothing_else(void **state)
+{
+    struct bench b;
+    struct bk_key *key;
+    struct bk_secret cek = {0}, opened = {0};
+    struct bk_wrapped w = {0};
+    struct bk_err err = {0};
+
+    (void)state;
+    /* not asked for */
+    rsa_start(&b, 1, 0, 0);
+    key = find_key(&b);
+    wrap_for(key, BK_SCHEME_RSA_OAEP_SHA256, &cek, &w);
+    assert_int_equal(bk_key_unwrap(key, &w, &opened, &err), BK_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "CKR_ARGUMENTS_BAD"));
+    assert_int_equal(mock.raw_calls, 0);
+    bk_key_close(key);
+    bench_end(&b);
+
+    /* the module knows the hash: damage is no reason */
+    rsa_start(&b, 1, 0, 1);
+    mock.sha256 = 1;
+    key = find_key(&b);
+    assert_int_equal(bk_key_unwrap(key, &w, &opened, NULL), BK_OK);
+    bk_secret_wipe(&opened);
+    w.data[9] ^= 1;
+    one_message(key, &w);
+    w.data[9] ^= 1;
+    assert_int_equal(mock.raw_calls, 0);
+    bk_key_close(key);
+    bench_end(&b);
+
+    /* a key is not proven by it, since what is wrapped to it must open without */
+    rsa_start(&b, 1, 0, 1);
+    key = open_key(&b, P11_USE_UNWRAP);
+    assert_int_equal(key->pub.scheme, BK_SCHEME_RSA_OAEP_SHA1);
+    assert_int_equal(mock.raw_calls, 0);
+    bk_key_close(key);
+    bench_end(&b);
+
+    /* the module does not do it */
+    rsa_start(&b, 1, 0, 1);
+    mock.raw_rv = CKR_MECHANISM_INVALID;
+    key = find_key(&b);
+    assert_int_equal(bk_key_unwrap(key, &w, &opened, &err), BK_E_UNSUPPORTED);
+    assert_null(opened.data);
+    bk_secret_wipe(&cek);
+    bk_key_close(key);
+    bench_end(&b);
+}
+
 /* -- making keys ----------------------------------------------------------------------------------------------------
  */
 
@@ -865,9 +1155,12 @@ main(void)
         cmocka_unit_test(key_wrap_comes_before_gcm),
         cmocka_unit_test(gcm_serves_who_may_only_encrypt),
         cmocka_unit_test(ccm_goes_round),
+        cmocka_unit_test(rsa_opens_by_unwrapping),
+        cmocka_unit_test(raw_rsa_opens_what_the_module_does_not_know),
+        cmocka_unit_test(raw_rsa_is_for_nothing_else),
         cmocka_unit_test(makes_a_key_for_gcm_where_nothing_else_works),
         cmocka_unit_test(probe_names_gcm),
     };
 
-    return cmocka_run_group_tests_name("p11_schemes", tests, setup, NULL);
+    return cmocka_run_group_tests_name("p11_schemes", tests, setup, teardown);
 }
