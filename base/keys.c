@@ -43,6 +43,8 @@ static const struct {
     {BK_SCHEME_ECDH_P256, "ecdh-p256"},
     {BK_SCHEME_ECDH_P384, "ecdh-p384"},
     {BK_SCHEME_AES_KW, "aes-kw"},
+    {BK_SCHEME_AES_GCM, "aes-gcm-token"},
+    {BK_SCHEME_YUBIHSM_CCM, "yubihsm-ccm"},
 };
 
 const char *

@@ -17,7 +17,11 @@
 #define BK_SKI_LEN       20  /* RFC 7093 section 2 method 1: leftmost 160 bits of SHA-256 */
 #define BK_WRAPPED_MAX   512 /* RSA-4096; 40 bytes for the schemes that end in AES key wrap */
 #define BK_AESKW_LEN     40  /* RFC 3394 of a 32-byte key */
-#define BK_EC_POINT_MAX  97  /* uncompressed P-384 */
+#define BK_KEK_NONCE     12  /* AES-GCM in the token: the nonce */
+#define BK_AESGCM_LEN    48  /* and 32 bytes of ciphertext with the tag of 16 */
+#define BK_CCM_MIN       45  /* YubiHSM: 32 bytes of ciphertext and a nonce of 13 are the least */
+#define BK_CCM_MAX       128
+#define BK_EC_POINT_MAX  97 /* uncompressed P-384 */
 #define BK_SIGNATURE_MAX 512
 
 /* A key's name in an archive: RFC 7093 method 1 over the public key (20 bytes), or a secret key's CKA_ID. */
@@ -41,9 +45,14 @@ enum bk_scheme {
     BK_SCHEME_ECDH_P256,     /* dhSinglePass-stdDH-sha256kdf, id-aes256-wrap */
     BK_SCHEME_ECDH_P384,     /* dhSinglePass-stdDH-sha384kdf, id-aes256-wrap */
     BK_SCHEME_AES_KW,        /* id-aes256-wrap, RFC 3394 */
+    BK_SCHEME_AES_GCM,       /* id-aes256-GCM in a token that draws the nonce itself; no host can wrap so */
+    BK_SCHEME_YUBIHSM_CCM,   /* what a wrap key of a YubiHSM 2 makes of 32 bytes; in the token */
+
+    BK_SCHEME_LAST = BK_SCHEME_YUBIHSM_CCM,
 };
 
-/* "rsa-oaep-sha256", "rsa-oaep-sha1", "ecdh-p256", "ecdh-p384", "aes-kw"; "none" otherwise. */
+/* "rsa-oaep-sha256", "rsa-oaep-sha1", "ecdh-p256", "ecdh-p384", "aes-kw", "aes-gcm-token", "yubihsm-ccm"; "none"
+ * otherwise. */
 const char *bk_scheme_name(enum bk_scheme scheme);
 /* BK_SCHEME_NONE if the name is none of these. */
 enum bk_scheme bk_scheme_from_name(const char *name);
@@ -98,6 +107,7 @@ struct bk_wrapped {
     struct bk_key_id id;                /* of the KEK that opens it */
     uint8_t ephemeral[BK_EC_POINT_MAX]; /* ECDH: the originator's uncompressed point */
     size_t ephemeral_len;               /* 65, 97, or 0 */
+    uint8_t nonce[BK_KEK_NONCE];        /* AES-GCM: what the token drew; else zeros */
     uint8_t data[BK_WRAPPED_MAX];
     size_t len;
 };

@@ -261,6 +261,8 @@ scheme_fits(const struct bk_public *p)
     case BK_SCHEME_ECDH_P384:
         return p->type == BK_KEY_P384;
     case BK_SCHEME_AES_KW:
+    case BK_SCHEME_AES_GCM:
+    case BK_SCHEME_YUBIHSM_CCM:
     case BK_SCHEME_NONE:
         break;
     }

@@ -19,6 +19,13 @@ BK_MUST_USE enum bk_code bk_public_wrap(const struct bk_public *to, const struct
 BK_MUST_USE enum bk_code bk_ecdh_finish(enum bk_scheme scheme, const struct bk_secret *shared,
                                         const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err);
 
+/*
+ * RSAES-OAEP (RFC 8017 7.1.2 step 3) from what the bare RSA operation gave, as long as the modulus, with zeros in
+ * front: in constant time, and with one error, BK_E_VERIFY, for whatever is wrong with it (step 3g).
+ */
+BK_MUST_USE enum bk_code bk_oaep_finish(enum bk_scheme scheme, const struct bk_secret *padded, struct bk_secret *cek,
+                                        struct bk_err *err);
+
 /* AES key wrap of RFC 3394 under a 32-byte key: 32 bytes to 40 and back. Unwrap answers BK_E_VERIFY on a bad check. */
 BK_MUST_USE enum bk_code bk_aeskw_wrap(const struct bk_secret *kek, const struct bk_secret *cek,
                                        uint8_t out[BK_AESKW_LEN], struct bk_err *err);

@@ -13,15 +13,15 @@ _bk_options() {
         ;;
     bk-unwrap)
         printf '%s\n' 'trust trust' 'key uri' 'output file' 'range text' 'meta -' 'expect expect' \
-            'min-generation text' 'manifest file' 'allow-unverified -' 'restore-command -' 'force -' 'jobs text'
+            'min-generation text' 'manifest file' 'allow-unverified -' 'raw-rsa -' 'restore-command -' 'force -' 'jobs text'
         ;;
     bk-verify)
         printf '%s\n' 'level signature,integrity,decrypt' 'trust trust' 'key uri' 'expect expect' \
-            'min-generation text' 'manifest file' 'show -' 'jobs text'
+            'min-generation text' 'manifest file' 'raw-rsa -' 'show -' 'jobs text'
         ;;
     bk-rekey)
         printf '%s\n' 'from uri' 'to key' 'add key' 'remove text' 'sign uri' 'sign-cert file' 'trust trust' \
-            'blind required,preferred,off' 'unproven -' 'reason incident,departure,ownership,provider,audit,age' \
+            'blind required,preferred,off' 'unproven -' 'raw-rsa -' 'reason incident,departure,ownership,provider,audit,age' \
             'sidecar -' 'dry-run -'
         ;;
     bk-key)

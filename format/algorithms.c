@@ -17,6 +17,9 @@ static const uint8_t ECDH_SHA256KDF[] = {0x30, 0x15, 0x06, 0x06, 0x2B, 0x81, 0x0
 static const uint8_t ECDH_SHA384KDF[] = {0x30, 0x15, 0x06, 0x06, 0x2B, 0x81, 0x04, 0x01, 0x0B, 0x02, 0x30, 0x0B,
                                          0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2D};
 static const uint8_t AES256_WRAP[] = {0x30, 0x0B, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2D};
+/* the project's own identifier 08, without parameters */
+static const uint8_t YUBIHSM_CCM[] = {0x30, 0x17, 0x06, 0x15, 0x69, 0x83, 0xDF, 0xBB, 0xB4, 0xFD, 0xDA, 0x93, 0xAA,
+                                      0xA1, 0xEB, 0xAA, 0xD0, 0xC1, 0x99, 0xDB, 0xAC, 0xD9, 0xB2, 0x4F, 0x08};
 static const uint8_t PSS_SHA256[] = {0x30, 0x41, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0A, 0x30,
                                      0x34, 0xA0, 0x0F, 0x30, 0x0D, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04,
                                      0x02, 0x01, 0x05, 0x00, 0xA1, 0x1C, 0x30, 0x1A, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86,
@@ -25,6 +28,14 @@ static const uint8_t PSS_SHA256[] = {0x30, 0x41, 0x06, 0x09, 0x2A, 0x86, 0x48, 0
 static const uint8_t ECDSA_SHA256[] = {0x30, 0x0A, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x04, 0x03, 0x02};
 static const uint8_t SHA256[] = {0x30, 0x0B, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01};
 static const uint8_t EC_PUBLIC[] = {0x30, 0x09, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01};
+
+/* AlgorithmIdentifier of AES-256-GCM: before the nonce, and after it, the length of the tag. */
+static const uint8_t GCM_HEAD[] = {
+    0x30, 0x1E, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2E, 0x30, 0x11, 0x04, BK_ALG_GCM_NONCE};
+static const uint8_t GCM_TAIL[] = {0x02, 0x01, 16};
+
+_Static_assert(BK_ALG_GCM_LEN == sizeof GCM_HEAD + BK_ALG_GCM_NONCE + sizeof GCM_TAIL, "the whole encoding");
+_Static_assert(BK_ALG_GCM_NONCE == BK_KEK_NONCE, "one nonce for both uses");
 
 /* OBJECT IDENTIFIERs, whole, for what is recognised in order to be refused. */
 static const uint8_t OID_RSA[] = {0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01};
@@ -41,7 +52,7 @@ static const uint8_t OID_SHA256[] = {0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0
 static int
 equal(struct bk_encoding e, const uint8_t *der, size_t len)
 {
-    return e.len == len && memcmp(e.der, der, len) == 0;
+    return e.len > 0 && e.len == len && memcmp(e.der, der, len) == 0;
 }
 
 static int
@@ -64,6 +75,9 @@ bk_alg_of_scheme(enum bk_scheme scheme)
         return ENCODING(ECDH_SHA384KDF);
     case BK_SCHEME_AES_KW:
         return ENCODING(AES256_WRAP);
+    case BK_SCHEME_YUBIHSM_CCM:
+        return ENCODING(YUBIHSM_CCM);
+    case BK_SCHEME_AES_GCM:
     case BK_SCHEME_NONE:
         break;
     }
@@ -73,10 +87,27 @@ bk_alg_of_scheme(enum bk_scheme scheme)
 enum bk_scheme
 bk_alg_to_scheme(const uint8_t *der, size_t len)
 {
-    for (enum bk_scheme s = BK_SCHEME_RSA_OAEP_SHA256; s <= BK_SCHEME_AES_KW; s++)
+    for (enum bk_scheme s = BK_SCHEME_RSA_OAEP_SHA256; s <= BK_SCHEME_LAST; s++)
         if (equal(bk_alg_of_scheme(s), der, len))
             return s;
-    return BK_SCHEME_NONE;
+    return bk_alg_gcm_nonce(der, len) != NULL ? BK_SCHEME_AES_GCM : BK_SCHEME_NONE;
+}
+
+void
+bk_alg_gcm(const uint8_t nonce[BK_ALG_GCM_NONCE], uint8_t out[BK_ALG_GCM_LEN])
+{
+    memcpy(out, GCM_HEAD, sizeof GCM_HEAD);
+    memcpy(out + sizeof GCM_HEAD, nonce, BK_ALG_GCM_NONCE);
+    memcpy(out + sizeof GCM_HEAD + BK_ALG_GCM_NONCE, GCM_TAIL, sizeof GCM_TAIL);
+}
+
+const uint8_t *
+bk_alg_gcm_nonce(const uint8_t *der, size_t len)
+{
+    if (len != BK_ALG_GCM_LEN || memcmp(der, GCM_HEAD, sizeof GCM_HEAD) != 0 ||
+        memcmp(der + len - sizeof GCM_TAIL, GCM_TAIL, sizeof GCM_TAIL) != 0)
+        return NULL;
+    return der + sizeof GCM_HEAD;
 }
 
 /*
@@ -123,7 +154,8 @@ bk_alg_forbidden(const uint8_t *der, size_t len)
         return oaep_hash_in_table(oid + sizeof OID_OAEP, rest - sizeof OID_OAEP);
     if (starts_with(ENCODING(OID_ECDH_SHA256KDF), oid, rest) || starts_with(ENCODING(OID_ECDH_SHA384KDF), oid, rest))
         return ecdh_wrap_in_table(oid + sizeof OID_ECDH_SHA256KDF, rest - sizeof OID_ECDH_SHA256KDF);
-    return starts_with(ENCODING(OID_AES256_WRAP), oid, rest);
+    return starts_with(ENCODING(OID_AES256_WRAP), oid, rest) ||
+           starts_with((struct bk_encoding){YUBIHSM_CCM + 2, sizeof YUBIHSM_CCM - 2}, oid, rest);
 }
 
 struct bk_encoding

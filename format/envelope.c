@@ -16,11 +16,7 @@
 
 #define RECIPIENT_PATH_MAX 64
 
-/* AlgorithmIdentifier of the content encryption (RFC 5084 section 3.2): before the nonce, and after it. */
-static const uint8_t GCM_HEAD[] = {0x30, 0x1E, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01,        0x65,
-                                   0x03, 0x04, 0x01, 0x2E, 0x30, 0x11, 0x04, BK_GCM_NONCE};
-static const uint8_t GCM_TAIL[] = {0x02, 0x01, BK_GCM_TAG};
-#define GCM_ALGORITHM_LEN (sizeof GCM_HEAD + BK_GCM_NONCE + sizeof GCM_TAIL)
+_Static_assert(BK_ALG_GCM_NONCE == BK_GCM_NONCE, "the encoding in format/algorithms.c is that of the content");
 
 /* The kinds of RecipientInfo (RFC 5652 section 6.2) that name one key, and where each has the same four things. */
 struct shape {
@@ -50,11 +46,30 @@ shape_of_scheme(enum bk_scheme scheme)
     case BK_SCHEME_ECDH_P384:
         return &KARI;
     case BK_SCHEME_AES_KW:
+    case BK_SCHEME_AES_GCM:
+    case BK_SCHEME_YUBIHSM_CCM:
         return &KEKRI;
     case BK_SCHEME_NONE:
         break;
     }
     return NULL;
+}
+
+/* How long encryptedKey is (docs/FORMAT.md, section 11). */
+struct length {
+    size_t least, most;
+};
+
+static struct length
+length_of_scheme(enum bk_scheme scheme)
+{
+    if (shape_of_scheme(scheme) == &KTRI)
+        return (struct length){256, BK_WRAPPED_MAX}; /* 2048 bits are the least that a recipient may have */
+    if (scheme == BK_SCHEME_YUBIHSM_CCM)
+        return (struct length){BK_CCM_MIN, BK_CCM_MAX};
+    if (scheme == BK_SCHEME_AES_GCM)
+        return (struct length){BK_AESGCM_LEN, BK_AESGCM_LEN};
+    return (struct length){BK_AESKW_LEN, BK_AESKW_LEN};
 }
 
 void
@@ -90,9 +105,9 @@ algorithm_well_formed(const struct bk_buf *alg)
     return body.len == 0 || (bk_tlv_take(&body, body.data[0], &part) && body.len == 0);
 }
 
-/* Finds the scheme; BK_SCHEME_NONE for an algorithm of a later version. */
+/* Finds the scheme, and the nonce that is in some; BK_SCHEME_NONE for an algorithm of a later version. */
 static enum bk_code
-read_scheme(asn1_node node, const struct shape *shape, enum bk_scheme *out, struct bk_err *err)
+read_scheme(asn1_node node, const struct shape *shape, struct bk_wrapped *w, struct bk_err *err)
 {
     struct bk_buf alg = {0};
     enum bk_scheme scheme;
@@ -110,7 +125,9 @@ read_scheme(asn1_node node, const struct shape *shape, enum bk_scheme *out, stru
         rc = bk_fail(err, BK_E_FORMAT, "%s: %s does not belong in this kind of recipient", shape->alg_path,
                      bk_scheme_name(scheme));
     else
-        *out = scheme;
+        w->scheme = scheme;
+    if (rc == BK_OK && scheme == BK_SCHEME_AES_GCM)
+        memcpy(w->nonce, bk_alg_gcm_nonce(alg.data, alg.len), sizeof w->nonce);
 done:
     bk_buf_free(&alg);
     return rc;
@@ -160,16 +177,17 @@ done:
 static enum bk_code
 read_known(asn1_node node, const struct shape *shape, struct bk_wrapped *w, struct bk_err *err)
 {
+    const struct length length = length_of_scheme(w->scheme);
     enum bk_code rc;
 
-    if (shape != &KTRI) {
-        w->len = BK_AESKW_LEN;
-        rc = bk_der_get_fixed(node, shape->key_path, w->data, BK_AESKW_LEN, err);
+    if (length.least == length.most) {
+        w->len = length.least;
+        rc = bk_der_get_fixed(node, shape->key_path, w->data, w->len, err);
     } else {
-        rc = bk_der_get_bytes(node, shape->key_path, w->data, sizeof w->data, &w->len, err);
-        /* 2048 bits are the least that a recipient may have */
-        if (rc == BK_OK && w->len < 256)
-            rc = bk_fail(err, BK_E_FORMAT, "%s: %zu bytes, at least 256 expected", shape->key_path, w->len);
+        rc = bk_der_get_bytes(node, shape->key_path, w->data, length.most, &w->len, err);
+        if (rc == BK_OK && w->len < length.least)
+            rc = bk_fail(err, BK_E_FORMAT, "%s: %zu bytes, at least %zu expected", shape->key_path, w->len,
+                         length.least);
     }
     if (rc == BK_OK && shape == &KARI)
         rc = read_originator(node, w, err);
@@ -211,7 +229,7 @@ read_keyed(asn1_node node, const struct shape *shape, const struct bk_buf *raw, 
         return rc;
     if (agreed != 1)
         return bk_fail(err, BK_E_FORMAT, "kari.recipients: %zu keys, not one", agreed);
-    if ((rc = read_scheme(node, shape, &w->scheme, err)) != BK_OK)
+    if ((rc = read_scheme(node, shape, w, err)) != BK_OK)
         return rc;
     if ((rc = read_id(node, shape, w->scheme, &w->id, err)) != BK_OK)
         return rc;
@@ -332,12 +350,13 @@ read_algorithm(asn1_node node, struct bk_envelope *e, struct bk_err *err)
     struct bk_buf alg = {0};
     enum bk_code rc = bk_der_get_buf(node, "content.authEncryptedContentInfo.algorithm", &alg, err);
 
-    if (rc == BK_OK && (alg.len != GCM_ALGORITHM_LEN || memcmp(alg.data, GCM_HEAD, sizeof GCM_HEAD) != 0 ||
-                        memcmp(alg.data + alg.len - sizeof GCM_TAIL, GCM_TAIL, sizeof GCM_TAIL) != 0))
+    const uint8_t *nonce = rc == BK_OK ? bk_alg_gcm_nonce(alg.data, alg.len) : NULL;
+
+    if (rc == BK_OK && nonce == NULL)
         rc =
             bk_fail(err, BK_E_FORMAT, "content encryption is not AES-256-GCM with a nonce of 12 and a tag of 16 bytes");
     if (rc == BK_OK)
-        memcpy(e->nonce, alg.data + sizeof GCM_HEAD, BK_GCM_NONCE);
+        memcpy(e->nonce, nonce, BK_GCM_NONCE);
     bk_buf_free(&alg);
     return rc;
 }
@@ -438,9 +457,14 @@ put_originator(asn1_node node, const struct bk_wrapped *w, struct bk_err *err)
 static enum bk_code
 put_keyed(asn1_node node, const struct shape *shape, const struct bk_wrapped *w, struct bk_err *err)
 {
-    const struct bk_encoding alg = bk_alg_of_scheme(w->scheme);
+    struct bk_encoding alg = bk_alg_of_scheme(w->scheme);
+    uint8_t gcm[BK_ALG_GCM_LEN];
     enum bk_code rc;
 
+    if (w->scheme == BK_SCHEME_AES_GCM) {
+        bk_alg_gcm(w->nonce, gcm);
+        alg = (struct bk_encoding){gcm, sizeof gcm};
+    }
     if ((rc = bk_der_put_text(node, "", shape->choice, err)) != BK_OK)
         return rc;
     if (shape == &KARI && (rc = put_originator(node, w, err)) != BK_OK)
@@ -494,12 +518,10 @@ put_recipients(asn1_node node, const struct bk_envelope *e, struct bk_err *err)
 static enum bk_code
 put_content(asn1_node node, const struct bk_envelope *e, struct bk_err *err)
 {
-    uint8_t alg[GCM_ALGORITHM_LEN];
+    uint8_t alg[BK_ALG_GCM_LEN];
     enum bk_code rc;
 
-    memcpy(alg, GCM_HEAD, sizeof GCM_HEAD);
-    memcpy(alg + sizeof GCM_HEAD, e->nonce, BK_GCM_NONCE);
-    memcpy(alg + sizeof GCM_HEAD + BK_GCM_NONCE, GCM_TAIL, sizeof GCM_TAIL);
+    bk_alg_gcm(e->nonce, alg);
     if ((rc = bk_der_put_text(node, "content.authEncryptedContentInfo.contentType", OID_DATA, err)) != BK_OK)
         return rc;
     if ((rc = bk_der_put_bytes(node, "content.authEncryptedContentInfo.algorithm", alg, sizeof alg, err)) != BK_OK)

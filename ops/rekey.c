@@ -229,7 +229,8 @@ replace_blind(struct rekeying *r, const struct ops_recipient *to, int *done, str
     if (rc != BK_OK)
         return rc;
     /* AES key wrap is deterministic: what an earlier pass left must be the same again */
-    if (at >= 0 && memcmp(r->next.recipients[at].wrapped.data, wrapped.data, BK_AESKW_LEN) != 0)
+    if (at >= 0 && r->next.recipients[at].wrapped.scheme == wrapped.scheme &&
+        memcmp(r->next.recipients[at].wrapped.data, wrapped.data, BK_AESKW_LEN) != 0)
         return bk_fail(err, BK_E_VERIFY, "the wrapped key that %s holds is not this archive's", "the new recipient");
     *done = 1;
     r->blindness = r->from->enforces && to->key->enforces ? BK_BLIND_TOKEN_ENFORCED : BK_BLIND_HOST_BLIND;

@@ -120,6 +120,28 @@ p11_token_shows_object(struct p11_token *t, const struct p11_uri *uri)
     return seen;
 }
 
+/* 1 if the trial can be made, as far as the key's uses go. */
+static int
+can_be_tried(const struct p11_key *key)
+{
+    const struct p11_traits *t = &key->traits;
+
+    return key->base.pub.spki != NULL ||
+           ((t->can_wrap == 1 || t->can_encrypt == 1) &&
+            (t->can_unwrap == 1 || t->can_decrypt == 1 || (t->can_unwrap == 0 && t->can_decrypt == 0)));
+}
+
+/* 1 if only a trial tells the scheme: RSA-OAEP's hash; and for wrapping, AES key wrap or GCM where the key may encrypt.
+ * What was wrapped under a secret key says its own. */
+static int
+has_a_choice(const struct p11_key *key, enum p11_use use)
+{
+    if (use == P11_USE_UNWRAP)
+        return key->base.pub.type == BK_KEY_RSA;
+    return use == P11_USE_WRAP && key->base.pub.scheme == BK_SCHEME_AES_KW && key->traits.can_encrypt != 0 &&
+           can_be_tried(key);
+}
+
 enum bk_code
 p11_token_open_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use use, struct bk_key **out,
                    struct bk_err *err)
@@ -129,7 +151,7 @@ p11_token_open_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use 
 
     if (rc != BK_OK)
         return rc;
-    if (use == P11_USE_UNWRAP && key->base.pub.type == BK_KEY_RSA)
+    if (has_a_choice(key, use))
         rc = p11_key_prove(key, 0, err);
     if (rc == BK_OK) {
         p11_key_park(key);
@@ -152,16 +174,6 @@ find_recipient(struct p11_token *t, const struct p11_uri *uri, struct p11_key **
     if (rc != BK_OK && err != NULL)
         *err = first;
     return rc;
-}
-
-/* 1 if the trial can be made: a login that may only wrap cannot open what it wraps. */
-static int
-can_be_tried(const struct p11_key *key)
-{
-    const struct p11_traits *t = &key->traits;
-
-    return key->base.pub.spki != NULL ||
-           ((t->can_wrap == 1 || t->can_encrypt == 1) && (t->can_unwrap == 1 || t->can_decrypt == 1));
 }
 
 /* The proof ties the public half, which the token may have from anywhere, to the private one; of a secret key it shows

@@ -20,6 +20,7 @@ struct values {
     uint8_t id[ID_LEN];
     CK_ATTRIBUTE label;
     struct p11_seal seal; /* of what a sealed key opens */
+    int encrypts;         /* a secret key for AES-GCM in place of AES key wrap */
 };
 
 struct template
@@ -125,10 +126,10 @@ fill_secret(struct template *t, struct values *v, const struct p11_generate *wha
     add(t, CKA_CLASS, &v->secret_class, sizeof v->secret_class);
     add(t, CKA_KEY_TYPE, &v->aes, sizeof v->aes);
     add(t, CKA_VALUE_LEN, &v->value_len, sizeof v->value_len);
-    add_use(t, v, CKA_WRAP, 1, demand);
-    add_use(t, v, CKA_UNWRAP, 1, demand);
-    add_use(t, v, CKA_ENCRYPT, 0, demand);
-    add_use(t, v, CKA_DECRYPT, 0, demand);
+    add_use(t, v, CKA_WRAP, !v->encrypts, demand);
+    add_use(t, v, CKA_UNWRAP, !v->encrypts, demand);
+    add_use(t, v, CKA_ENCRYPT, v->encrypts, demand);
+    add_use(t, v, CKA_DECRYPT, v->encrypts, demand);
     add_use(t, v, CKA_SIGN, 0, demand);
     add_use(t, v, CKA_VERIFY, 0, demand);
     add_use(t, v, CKA_DERIVE, 0, demand);
@@ -263,7 +264,7 @@ warn_guarded(struct p11_key *key)
         bk_warn(log, "%s: attributes of the new key can be changed (CKA_MODIFIABLE is true)", s->port.where);
     if (key->traits.is_private == 0 && key->traits.trusted != 1)
         bk_warn(log, "%s: the new key can be used without a login (CKA_PRIVATE is false)", s->port.where);
-    if (key->traits.class == CKO_SECRET_KEY && key->traits.can_decrypt == 1)
+    if (key->traits.class == CKO_SECRET_KEY && key->traits.can_decrypt == 1 && key->traits.can_unwrap == 1)
         bk_warn(log,
                 "%s: the new key may also decrypt (CKA_DECRYPT is true), so whoever can log in reads what a blind "
                 "rotation keeps from the host",
@@ -319,10 +320,10 @@ adopt(struct p11_session *s, struct values *v, const struct p11_generate *what, 
 }
 
 enum bk_code
-p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what, struct p11_key **out,
-                struct bk_err *err)
+p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what, int encrypts,
+                struct p11_key **out, struct bk_err *err)
 {
-    struct values v = {.label = *label};
+    struct values v = {.label = *label, .encrypts = encrypts};
     struct p11_session s = {0};
     struct p11_key *key = NULL;
     enum bk_code rc;
@@ -344,6 +345,8 @@ p11_generate_on(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11
     if (rc == BK_OK && what->sealed && !key->base.pub.sealed)
         rc = bk_fail(err, BK_E_UNSUPPORTED, "%s: the token does not enforce that what the key opens stays in it",
                      t->where);
+    else if (rc == BK_OK && encrypts)
+        key->base.pub.scheme = BK_SCHEME_AES_GCM;
     if (rc == BK_OK) {
         *out = key;
         key = NULL;
@@ -358,6 +361,27 @@ done:
 }
 
 enum bk_code
+p11_generate_best(struct p11_token *t, const CK_ATTRIBUTE *label, const struct p11_generate *what, struct p11_key **out,
+                  struct bk_err *err)
+{
+    struct bk_err first = {0};
+    enum bk_code rc = p11_generate_on(t, label, what, 0, out, &first);
+
+    if (what->kind == P11_AES256 && !what->sealed && (rc == BK_E_UNSUPPORTED || rc == BK_E_TOKEN) &&
+        p11_generate_on(t, label, what, 1, out, NULL) == BK_OK) {
+        if ((*out)->base.pub.scheme == BK_SCHEME_AES_GCM)
+            bk_warn(t->owner->options.log,
+                    "AES key wrap does not work here, so that the new key wraps by AES-GCM in the token, and cannot "
+                    "rotate blind: %s",
+                    first.message);
+        return BK_OK;
+    }
+    if (rc != BK_OK && err != NULL)
+        *err = first;
+    return rc;
+}
+
+enum bk_code
 p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct p11_generate *what, struct bk_key **out,
                    struct bk_err *err)
 {
@@ -365,7 +389,7 @@ p11_token_generate(struct p11_token *t, const struct p11_uri *uri, const struct 
     enum bk_code rc = what->sealed ? p11_token_login_officer(t, uri, err) : p11_token_login(t, uri, err);
 
     if (rc == BK_OK)
-        rc = p11_generate_on(t, p11_uri_attribute(uri, CKA_LABEL), what, &key, err);
+        rc = p11_generate_best(t, p11_uri_attribute(uri, CKA_LABEL), what, &key, err);
     if (rc == BK_OK) {
         p11_key_park(key);
         *out = &key->base;

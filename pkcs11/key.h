@@ -13,8 +13,16 @@ struct p11_key {
     struct p11_traits traits;
     int parked; /* it has no session now, but handle holds as long as epoch is the token's */
     unsigned epoch;
-    int seal_checked; /* base.enforces holds */
+    int seal_checked;            /* base.enforces holds */
+    uint8_t nonce[BK_KEK_NONCE]; /* the last that the token drew for this key */
 };
+
+/* CKM_AES_GCM as both directions use it; what it points to lives as long as the operation. */
+struct p11_gcm {
+    CK_GCM_PARAMS params;
+    CK_MECHANISM mechanism;
+};
+void p11_gcm_fill(struct p11_gcm *gcm, uint8_t nonce[BK_KEK_NONCE]);
 
 /* NULL if bk_key is not of this folder. */
 struct p11_key *p11_key_of(struct bk_key *key);
@@ -58,16 +66,18 @@ enum bk_code p11_rewrap(struct bk_key *key, const struct bk_wrapped *in, struct 
 enum bk_code p11_sign(struct bk_key *key, const uint8_t digest[32], enum bk_sig_alg alg, uint8_t *sig, size_t *sig_len,
                       struct bk_err *err);
 
-/* Tries the key with the token: a KEK opens what its public half wraps (RSA: finds the strongest scheme and sets
- * pub.scheme), a signing key signs what its public half verifies. Secret keys must be able to wrap and unwrap. */
+/* Tries the key with the token: a KEK opens what its public half wraps, a signing key signs what its public half
+ * verifies. RSA and secret keys: finds the strongest scheme and sets pub.scheme. A secret key that may only wrap is
+ * tried as far as that. */
 BK_MUST_USE enum bk_code p11_key_prove(struct p11_key *key, int signing, struct bk_err *err);
 
-/* 1 if a freshly wrapped key opens under this key by that scheme, 0 if not, -1 if it could not be tried. */
+/* 1 if a freshly wrapped key opens under this key by that scheme, as p11_unwrap would open it; 0 if not, -1 if it could
+ * not be tried. */
 int p11_key_opens_fresh(struct p11_key *key, enum bk_scheme scheme);
 
-/* The way a token opens a wrapped key to plain bytes; unwrap.c. */
-BK_MUST_USE enum bk_code p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek,
-                                         struct bk_err *err);
+/* The way a token opens a wrapped key to plain bytes; unwrap.c. raw: by bare RSA too. */
+BK_MUST_USE enum bk_code p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, int raw,
+                                         struct bk_secret *cek, struct bk_err *err);
 /*
  * p11_key_run of a step that opens in; err is not NULL. Where a token answers a tampered wrapped key as it answers a
  * broken cable, or a queue that is full, the step is tried again while freshly wrapped keys open; one that never opens
@@ -86,7 +96,15 @@ BK_MUST_USE enum bk_code p11_open_sealed(struct p11_session *s, const struct p11
 /* C_WrapKey in a session; exactly 40 bytes come back (RFC 3394 of 32). */
 BK_MUST_USE enum bk_code p11_wrap_in(struct p11_session *s, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
                                      uint8_t out[BK_AESKW_LEN], struct bk_err *err);
-/* The same in the session of the key. */
+/* Wraps cek to a secret KEK by that scheme; one attempt, with the key ready. wrap.c. */
+BK_MUST_USE enum bk_code p11_wrap_step(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *cek,
+                                       struct bk_wrapped *out, struct bk_err *err);
+/* The same by p11_key_run. */
+BK_MUST_USE enum bk_code p11_wrap_by(struct p11_key *key, enum bk_scheme scheme, const struct bk_secret *cek,
+                                     struct bk_wrapped *out, struct bk_err *err);
+/* BK_OK if the token does not take a nonce for AES-GCM from its caller, as nothing that draws its own may. */
+BK_MUST_USE enum bk_code p11_gcm_check_own_nonce(struct p11_key *key, struct bk_err *err);
+/* p11_wrap_in in the session of the key. */
 BK_MUST_USE enum bk_code p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
                                          uint8_t out[BK_AESKW_LEN], struct bk_err *err);
 /* Destroys a session object; if the token will not, closes the session, which does. */

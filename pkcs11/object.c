@@ -212,7 +212,8 @@ read_type(struct p11_session *s, CK_OBJECT_HANDLE object, struct p11_traits *t)
         t->type = BK_KEY_RSA;
         if (p11_object_bytes(s, object, CKA_MODULUS, modulus, sizeof modulus, &len))
             t->bits = len * 8;
-    } else if (t->key_type == CKK_AES && p11_object_ulong(s, object, CKA_VALUE_LEN, &bytes) && bytes == 32) {
+    } else if (t->key_type == P11_CKK_YUBIHSM_AES256_CCM_WRAP ||
+               (t->key_type == CKK_AES && p11_object_ulong(s, object, CKA_VALUE_LEN, &bytes) && bytes == 32)) {
         t->type = BK_KEY_AES256;
         t->bits = 256;
     }

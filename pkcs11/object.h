@@ -46,6 +46,10 @@ void p11_handles_free(struct p11_handles *h);
 BK_MUST_USE enum bk_code p11_object_find(struct p11_session *s, CK_OBJECT_CLASS class, const CK_ATTRIBUTE *label,
                                          const CK_ATTRIBUTE *id, struct p11_handles *out, struct bk_err *err);
 
+/* A wrap key of a YubiHSM 2, and what it does by C_Encrypt and C_Decrypt; vendor numbers, from its documentation. */
+#define P11_CKK_YUBIHSM_AES256_CCM_WRAP 0xD955422AUL
+#define P11_CKM_YUBIHSM_AES_CCM_WRAP    0xD9554204UL
+
 /* What a key object says of itself. Flags are 1, 0, or -1 where the token does not tell. */
 struct p11_traits {
     CK_OBJECT_CLASS class;

@@ -38,6 +38,9 @@ struct p11_options {
     p11_pin_fn pin;
     void *pin_ctx;
     const struct bk_log *log;
+    /* 1: what is wrapped by RSA-OAEP with SHA-256 is opened by bare RSA, and the padding undone on the host, where the
+     * module does not know that hash. Keys are not proven by it. */
+    int raw_rsa;
     /* Of a worker process (worker/client.h); without meaning where the module is in this process. */
     const char *worker;             /* its file; NULL: bk-token-worker beside this program, or in ../libexec/bk */
     unsigned timeout_s;             /* how long one call of a module may take; 0: 60 s */
@@ -77,7 +80,8 @@ enum p11_use {
 /*
  * Opens the one key that the URI names, logged in: BK_E_NO_KEY for none or several (all are listed), BK_E_TOKEN for
  * module or token, BK_E_PIN for the PIN. The caller closes with bk_key_close before p11_close. key->pub.scheme of a KEK
- * is the strongest that this token proved able to open (RSA: OAEP-SHA-256, else SHA-1, by a trial on the token).
+ * is the strongest that this token proved able to open (RSA: OAEP-SHA-256, else SHA-1, by a trial on the token; a
+ * secret key to wrap with: AES key wrap, else AES-GCM with nonces that the token draws).
  */
 BK_MUST_USE enum bk_code p11_key_open(struct p11 *p, const char *uri, enum p11_use use, struct bk_key **out,
                                       struct bk_err *err);
@@ -116,7 +120,8 @@ struct p11_generate {
  * Makes a key on the one token that the URI names, object= being its label (required, and not there yet): TOKEN,
  * PRIVATE, SENSITIVE, not EXTRACTABLE, not MODIFIABLE where the token allows, a UUID of version 7 for CKA_ID; read
  * back, and its one purpose proven (a wrap opened again, a signature checked). A key that fails its proof is destroyed.
- * An RSA KEK that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned. A sealed KEK is not PRIVATE,
+ * An RSA KEK that opens only OAEP-SHA-1 is kept, its scheme says so, and log is warned. So it is with an AES key where
+ * AES key wrap does not work and AES-GCM does. A sealed KEK is not PRIVATE,
  * since the security officer, whose PIN is asked for, sees no private objects; it is TRUSTED, what it opens never
  * leaves the token but under keys that are, and BK_E_UNSUPPORTED if the token was not seen to enforce that.
  */

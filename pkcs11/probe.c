@@ -20,6 +20,7 @@ static enum bk_code
 make(const struct probe *pr, const struct p11_probe_item *item, struct bk_key **out, struct bk_err *err)
 {
     const struct p11_generate what = {.kind = item->kind, .signing = item->signing, .passing = !pr->lasting};
+    int encrypts = item->kind == P11_AES256 && item->scheme == BK_SCHEME_AES_GCM;
     char label[sizeof LABEL_PREFIX + 16] = LABEL_PREFIX;
     uint8_t random[8];
     struct p11_key *key = NULL;
@@ -29,7 +30,8 @@ make(const struct probe *pr, const struct p11_probe_item *item, struct bk_key **
     if (RAND_bytes(random, sizeof random) != 1)
         return bk_fail(err, BK_E_INTERNAL, "the random number generator failed");
     (void)bk_hex(random, sizeof random, label + sizeof LABEL_PREFIX - 1);
-    rc = p11_generate_on(pr->token, &attribute, &what, &key, err);
+    rc = pr->lasting ? p11_generate_best(pr->token, &attribute, &what, &key, err)
+                     : p11_generate_on(pr->token, &attribute, &what, encrypts, &key, err);
     if (rc == BK_OK)
         *out = &key->base;
     return rc;
@@ -99,7 +101,10 @@ use_kek(const struct probe *pr, struct bk_key *key, struct p11_probe_item *item,
         rc = bk_fail(err, BK_E_TOKEN, "the key opens something else than was wrapped");
         goto done;
     }
-    item->blind = item->kind == P11_AES256 && exchanges_blindly(pr, item, key, &wrapped, &cek);
+    /* a second time, since what is passing is not proven, and one nonce drawn twice shows only then */
+    if (key->pub.scheme == BK_SCHEME_AES_GCM && (rc = wrap_to(key, &cek, &wrapped, err)) != BK_OK)
+        goto done;
+    item->blind = key->pub.scheme == BK_SCHEME_AES_KW && exchanges_blindly(pr, item, key, &wrapped, &cek);
     /* last, since a refusal can cost the session, and with it a passing key; a lasting one could become impossible to
      * remove: tpm2-pkcs11 1.9 keeps a key busy whose decryption failed */
     if (pr->lasting)
@@ -146,6 +151,39 @@ try_sha1(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why
     return BK_OK;
 }
 
+/* With a key of its own, since the refusal that is hoped for can cost it. */
+static enum bk_code
+check_own_nonce(const struct probe *pr, const struct p11_probe_item *item)
+{
+    struct bk_key *key = NULL;
+    enum bk_code rc = make(pr, item, &key, NULL);
+
+    if (rc == BK_OK)
+        rc = p11_gcm_check_own_nonce(p11_key_of(key), NULL);
+    end(pr, key);
+    return rc;
+}
+
+/* After AES key wrap failed: AES-GCM counts if it works, with nonces that differ, and key wrap, tried once more, does
+ * not. */
+static enum bk_code
+try_gcm(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why)
+{
+    struct p11_probe_item other = *item;
+    enum bk_code rc;
+
+    other.scheme = BK_SCHEME_AES_GCM;
+    rc = try_scheme(pr, &other, BK_SCHEME_AES_GCM, NULL);
+    if (rc == BK_OK)
+        rc = check_own_nonce(pr, &other);
+    if (try_scheme(pr, item, BK_SCHEME_NONE, why) == BK_OK)
+        return BK_OK;
+    if (rc != BK_OK)
+        return why->code;
+    *item = other;
+    return BK_OK;
+}
+
 /* The token itself must be there; what it will not do with a kind of key is the answer and no error. */
 static enum bk_code
 try_kind(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why)
@@ -155,6 +193,8 @@ try_kind(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why
     /* a lasting key was proven when it was made, by the same rule */
     if (rc != BK_OK && rc != BK_E_PIN && item->kind == P11_RSA3072 && !item->signing && !pr->lasting)
         rc = try_sha1(pr, item, why);
+    else if (rc != BK_OK && rc != BK_E_PIN && item->kind == P11_AES256 && !pr->lasting)
+        rc = try_gcm(pr, item, why);
     item->works = rc == BK_OK;
     item->why = rc == BK_OK ? NULL : why->message;
     return rc == BK_E_PIN || rc == BK_E_CANCELLED || rc == BK_E_NO_ROOM ? rc : BK_OK;

@@ -224,7 +224,7 @@ secret_half(const struct p11_session *s, const struct p11_traits *t, struct bk_p
                        s->port.where, t->id_len, BK_KEY_ID_MIN, BK_KEY_ID_MAX);
     out->type = BK_KEY_AES256;
     out->bits = 256;
-    out->scheme = BK_SCHEME_AES_KW;
+    out->scheme = t->key_type == P11_CKK_YUBIHSM_AES256_CCM_WRAP ? BK_SCHEME_YUBIHSM_CCM : BK_SCHEME_AES_KW;
     memcpy(out->id.bytes, t->id, t->id_len);
     out->id.len = t->id_len;
     return BK_OK;

@@ -107,8 +107,9 @@ check_pair(const struct p11_key *key, const struct p11_key *to, const struct bk_
 {
     if (to == NULL || to->token != key->token)
         return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: the two keys are not on one token");
-    if (key->traits.class != CKO_SECRET_KEY || to->traits.class != CKO_SECRET_KEY || in->scheme != BK_SCHEME_AES_KW)
-        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: not both keys are AES keys");
+    if (key->traits.class != CKO_SECRET_KEY || to->traits.class != CKO_SECRET_KEY || in->scheme != BK_SCHEME_AES_KW ||
+        to->base.pub.scheme != BK_SCHEME_AES_KW)
+        return bk_fail(err, BK_E_UNSUPPORTED, "blind rewrap: not both keys are AES keys that wrap by AES key wrap");
     if (key->traits.can_wrap == 0 || key->traits.can_unwrap == 0)
         return bk_fail(err, BK_E_UNSUPPORTED,
                        "blind rewrap: the old key %s may not both wrap and unwrap, so the result "

@@ -131,28 +131,40 @@ by_unwrap(struct p11_key *key, CK_MECHANISM *mechanism, const struct bk_wrapped 
     return rc;
 }
 
-/* One call with a buffer of full size and no question for the length, which would use up a context login. */
+/* One call with a buffer of full size and no question for the length, which would use up a context login. room is
+ * allocated, and the caller wipes it on failure too. */
+static enum bk_code
+decrypt(struct p11_key *key, CK_MECHANISM *mechanism, const struct bk_wrapped *in, struct bk_secret *room,
+        CK_ULONG *len, struct bk_err *err)
+{
+    struct p11_session *s = &key->session;
+    enum bk_code rc = bk_secret_alloc(room, ROOM, err);
+
+    if (rc != BK_OK)
+        return rc;
+    *len = ROOM;
+    if (P11_CALL(&s->port, C_DecryptInit, s->handle, mechanism, key->handle) != CKR_OK)
+        return p11_call_fail(&s->port, err, "opening a wrapped key");
+    if ((rc = p11_key_authenticate(key, err)) != BK_OK)
+        return rc;
+    if (P11_CALL(&s->port, C_Decrypt, s->handle, (CK_BYTE *)(uintptr_t)in->data, (CK_ULONG)in->len, room->data, len) !=
+        CKR_OK)
+        return p11_call_fail(&s->port, err, "opening a wrapped key");
+    return BK_OK;
+}
+
 static enum bk_code
 by_decrypt(struct p11_key *key, CK_MECHANISM *mechanism, const struct bk_wrapped *in, struct bk_secret *cek,
            struct bk_err *err)
 {
     struct p11_session *s = &key->session;
     struct bk_secret room = {0};
-    CK_ULONG len = ROOM;
-    enum bk_code rc = bk_secret_alloc(&room, ROOM, err);
+    CK_ULONG len = 0;
+    enum bk_code rc;
 
-    if (rc != BK_OK)
-        return rc;
-    if (P11_CALL(&s->port, C_DecryptInit, s->handle, mechanism, key->handle) != CKR_OK) {
-        rc = p11_call_fail(&s->port, err, "opening a wrapped key");
+    if ((rc = decrypt(key, mechanism, in, &room, &len, err)) != BK_OK)
         goto done;
-    }
-    if ((rc = p11_key_authenticate(key, err)) != BK_OK)
-        goto done;
-    if (P11_CALL(&s->port, C_Decrypt, s->handle, (CK_BYTE *)(uintptr_t)in->data, (CK_ULONG)in->len, room.data, &len) !=
-        CKR_OK)
-        rc = p11_call_fail(&s->port, err, "opening a wrapped key");
-    else if (len > ROOM)
+    if (len > ROOM)
         rc = bk_fail(err, BK_E_TOKEN, "%s: the token tells of a key of %lu bytes", s->port.where, (unsigned long)len);
     else if (len != BK_CEK_LEN)
         rc = bk_fail(err, BK_E_VERIFY, "%s: the wrapped key opened to %lu bytes, not %d", s->port.where,
@@ -181,7 +193,63 @@ unwrap_aes(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *c
 }
 
 static enum bk_code
-unwrap_rsa(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+unwrap_gcm(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+{
+    uint8_t nonce[BK_KEK_NONCE];
+    struct p11_gcm gcm;
+
+    if (in->len != BK_AESGCM_LEN)
+        return bk_fail(err, BK_E_FORMAT, "a wrapped key of %zu bytes, not %d", in->len, BK_AESGCM_LEN);
+    if (key->traits.can_decrypt == 0)
+        return bk_fail(err, BK_E_UNSUPPORTED, "%s: the key %s may not decrypt (CKA_DECRYPT is false)",
+                       key->token->where, key->base.pub.uri);
+    memcpy(nonce, in->nonce, sizeof nonce);
+    p11_gcm_fill(&gcm, nonce);
+    return by_decrypt(key, &gcm.mechanism, in, cek, err);
+}
+
+static enum bk_code
+unwrap_ccm(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+{
+    CK_MECHANISM mechanism = {.mechanism = P11_CKM_YUBIHSM_AES_CCM_WRAP};
+
+    if (in->len < BK_CCM_MIN || in->len > BK_CCM_MAX)
+        return bk_fail(err, BK_E_FORMAT, "a wrapped key of %zu bytes, not %d to %d", in->len, BK_CCM_MIN, BK_CCM_MAX);
+    return by_decrypt(key, &mechanism, in, cek, err);
+}
+
+/*
+ * The bare operation, and the padding undone here. A token may leave out zeros in front, and shows by that what OAEP
+ * hides from it; we put them back.
+ */
+static enum bk_code
+by_raw_rsa(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+{
+    CK_MECHANISM mechanism = {.mechanism = CKM_RSA_X_509};
+    struct bk_secret room = {0};
+    struct bk_secret padded = {0};
+    CK_ULONG len = 0;
+    enum bk_code rc;
+
+    if ((rc = decrypt(key, &mechanism, in, &room, &len, err)) != BK_OK)
+        goto done;
+    if (len > in->len) {
+        rc = bk_fail(err, BK_E_TOKEN, "%s: bare RSA gave %lu bytes, and the modulus has %zu", key->token->where,
+                     (unsigned long)len, in->len);
+        goto done;
+    }
+    if ((rc = bk_secret_alloc(&padded, in->len, err)) != BK_OK)
+        goto done;
+    memcpy(padded.data + in->len - len, room.data, len);
+    rc = bk_oaep_finish(in->scheme, &padded, cek, err);
+done:
+    bk_secret_wipe(&padded);
+    bk_secret_wipe(&room);
+    return rc;
+}
+
+static enum bk_code
+unwrap_rsa(struct p11_key *key, const struct bk_wrapped *in, int raw, struct bk_secret *cek, struct bk_err *err)
 {
     int sha1 = in->scheme == BK_SCHEME_RSA_OAEP_SHA1;
     /* the source must be CKZ_DATA_SPECIFIED even for the empty label */
@@ -199,6 +267,8 @@ unwrap_rsa(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *c
     if (rc == BK_E_UNSUPPORTED && key->traits.can_unwrap != 0 &&
         (key->traits.can_decrypt == 0 || p11_key_mechanism(key, CKM_RSA_PKCS_OAEP, CKF_UNWRAP) == 1))
         rc = by_unwrap(key, &mechanism, in, cek, err);
+    if (rc == BK_E_UNSUPPORTED && raw && !sha1 && key->traits.can_decrypt != 0)
+        rc = by_raw_rsa(key, in, cek, err);
     return rc;
 }
 
@@ -254,14 +324,18 @@ unwrap_ecdh(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *
 }
 
 enum bk_code
-p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, struct bk_secret *cek, struct bk_err *err)
+p11_unwrap_step(struct p11_key *key, const struct bk_wrapped *in, int raw, struct bk_secret *cek, struct bk_err *err)
 {
     switch (in->scheme) {
     case BK_SCHEME_AES_KW:
         return unwrap_aes(key, in, cek, err);
+    case BK_SCHEME_AES_GCM:
+        return unwrap_gcm(key, in, cek, err);
+    case BK_SCHEME_YUBIHSM_CCM:
+        return unwrap_ccm(key, in, cek, err);
     case BK_SCHEME_RSA_OAEP_SHA256:
     case BK_SCHEME_RSA_OAEP_SHA1:
-        return unwrap_rsa(key, in, cek, err);
+        return unwrap_rsa(key, in, raw, cek, err);
     case BK_SCHEME_ECDH_P256:
     case BK_SCHEME_ECDH_P384:
         return unwrap_ecdh(key, in, cek, err);
@@ -276,6 +350,8 @@ scheme_fits(enum bk_key_type type, enum bk_scheme scheme)
 {
     switch (scheme) {
     case BK_SCHEME_AES_KW:
+    case BK_SCHEME_AES_GCM:
+    case BK_SCHEME_YUBIHSM_CCM:
         return type == BK_KEY_AES256;
     case BK_SCHEME_RSA_OAEP_SHA256:
     case BK_SCHEME_RSA_OAEP_SHA1:
@@ -300,7 +376,7 @@ step(struct p11_key *key, void *args, struct bk_err *err)
 {
     const struct unwrap_args *a = args;
 
-    return p11_unwrap_step(key, a->in, a->cek, err);
+    return p11_unwrap_step(key, a->in, key->owner->options.raw_rsa, a->cek, err);
 }
 
 /*
@@ -385,6 +461,12 @@ p11_unwrap(struct bk_key *base, const struct bk_wrapped *in, struct bk_secret *c
     bk_secret_wipe(cek);
     if (rc == BK_E_UNSUPPORTED && key->traits.trusted == 1)
         rc = fail_sealed(key, &own);
+    if (rc == BK_E_UNSUPPORTED && in->scheme == BK_SCHEME_RSA_OAEP_SHA256 && !key->owner->options.raw_rsa)
+        bk_err_hint(&own, "if the module does not know OAEP with SHA-256, --raw-rsa opens it");
+    /* one message for what token and host refuse: see base/oaep.c */
+    if (rc == BK_E_VERIFY && key->owner->options.raw_rsa && in->scheme == BK_SCHEME_RSA_OAEP_SHA256)
+        rc = bk_fail(&own, BK_E_VERIFY, "%s: the wrapped key is damaged or forged, or for another key",
+                     key->token->where);
     if (err != NULL)
         *err = own;
     return rc;

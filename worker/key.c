@@ -131,12 +131,27 @@ key_tell(struct remote_key *key, struct request *r, struct bk_err *err)
 
 /* --- base/keys.h -------------------------------------------------------------------------------------------------- */
 
+/* Of the length that a secret key's scheme gives. */
+static int
+has_its_length(const struct bk_wrapped *w)
+{
+    switch (w->scheme) {
+    case BK_SCHEME_AES_KW:
+        return w->len == BK_AESKW_LEN;
+    case BK_SCHEME_AES_GCM:
+        return w->len == BK_AESGCM_LEN;
+    case BK_SCHEME_YUBIHSM_CCM:
+        return w->len >= BK_CCM_MIN && w->len <= BK_CCM_MAX;
+    default:
+        return 0;
+    }
+}
+
 /* It was wrapped to that key, and by what a secret key can. */
 static enum bk_code
 check_wrapped(const struct remote_key *to, const struct bk_wrapped *w, struct bk_err *err)
 {
-    if (w->scheme == BK_SCHEME_AES_KW && w->len == BK_AESKW_LEN && w->ephemeral_len == 0 &&
-        bk_key_id_equal(&w->id, &to->base.pub.id))
+    if (has_its_length(w) && w->ephemeral_len == 0 && bk_key_id_equal(&w->id, &to->base.pub.id))
         return BK_OK;
     return bk_fail(err, BK_E_TOKEN, "%s: what came back is not a data key wrapped to %s", to->token->where,
                    to->base.pub.uri == NULL ? "this key" : to->base.pub.uri);

@@ -99,7 +99,8 @@ static enum bk_code
 spawn(struct process *p, const char *program, int memory, int socket, struct bk_err *err)
 {
     char timeout[16];
-    char *argv[] = {(char *)NAME, timeout, program_invocation_short_name, NULL};
+    char *argv[] = {(char *)NAME, timeout, program_invocation_short_name,
+                    p->options.raw_rsa ? (char *)WORKER_RAW_RSA : NULL, NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     /* what a module prints must not get into an archive, nor may it read the backup */
     struct bk_spawn_fd fds[] = {

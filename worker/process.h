@@ -14,6 +14,7 @@
 struct process_options {
     const char *program;            /* the worker's file; NULL: the one beside this program, or in ../libexec/bk */
     unsigned timeout_s;             /* of one call of the module */
+    int raw_rsa;                    /* as in struct p11_options */
     const struct bk_cancel *cancel; /* a request to stop ends a call that does not come back soon; NULL: none */
 };
 

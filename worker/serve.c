@@ -338,7 +338,7 @@ enum bk_code
 serve(const struct serve_options *options, struct bk_err *err)
 {
     static const struct bk_log log = {.warn = on_warn};
-    const struct p11_options p11_options = {.pin = on_pin, .log = &log};
+    const struct p11_options p11_options = {.pin = on_pin, .log = &log, .raw_rsa = options->raw_rsa};
     struct server *server = calloc(1, sizeof *server);
     enum bk_code rc;
 

@@ -11,6 +11,7 @@ struct serve_options {
     int control_fd;      /* a connection is a byte, its slot, with a descriptor (SCM_RIGHTS) */
     struct watch *watch; /* shared with the program */
     unsigned timeout_s;  /* how long one call of the module may take; ten times that for making a key */
+    int raw_rsa;         /* as in struct p11_options */
     /* NULL, or what hears of each call that has ended. */
     void (*trace)(const char *call, const char *result, uint64_t ns);
 };

@@ -22,7 +22,8 @@ struct watch {
 };
 
 /* What a worker finds at its start. */
-#define WATCH_CONTROL_FD 3 /* a socket: connections come by it, and its end is the program's */
-#define WATCH_MEMORY_FD  4 /* struct watch */
+#define WATCH_CONTROL_FD 3         /* a socket: connections come by it, and its end is the program's */
+#define WATCH_MEMORY_FD  4         /* struct watch */
+#define WORKER_RAW_RSA   "raw-rsa" /* its last argument, if that is asked for */
 
 #endif

@@ -94,6 +94,7 @@ wire_put_wrapped(struct wire_out *o, const struct bk_wrapped *w)
     wire_put_u32(o, (uint32_t)w->scheme);
     wire_put_id(o, &w->id);
     wire_put_bytes(o, w->ephemeral, w->ephemeral_len);
+    wire_put_bytes(o, w->nonce, sizeof w->nonce);
     wire_put_bytes(o, w->data, w->len);
 }
 
@@ -306,7 +307,7 @@ wire_get_public(struct wire_in *in, struct bk_public *pub)
 
     pub->type = (enum bk_key_type)wire_get_below(in, BK_KEY_AES256 + 1);
     pub->bits = wire_get_below(in, 65536);
-    pub->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_AES_KW + 1);
+    pub->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_LAST + 1);
     wire_get_id(in, &pub->id);
     pub->sealed = wire_get_flag(in);
     if (wire_get_flag(in))
@@ -327,9 +328,11 @@ wire_get_public(struct wire_in *in, struct bk_public *pub)
 void
 wire_get_wrapped(struct wire_in *in, struct bk_wrapped *w)
 {
-    w->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_AES_KW + 1);
+    w->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_LAST + 1);
     wire_get_id(in, &w->id);
     w->ephemeral_len = get_into(in, w->ephemeral, sizeof w->ephemeral);
+    if (get_into(in, w->nonce, sizeof w->nonce) != sizeof w->nonce)
+        spoil(in, "a nonce of another length");
     w->len = get_into(in, w->data, sizeof w->data);
 }
 
@@ -401,7 +404,7 @@ wire_get_probe_item(struct wire_in *in, struct p11_probe_item *item)
     item->kind = (enum p11_key_kind)wire_get_below(in, P11_AES256 + 1);
     item->signing = wire_get_flag(in);
     item->works = wire_get_flag(in);
-    item->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_AES_KW + 1);
+    item->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_LAST + 1);
     item->refuses_damage = wire_get_tristate(in);
     item->blind = wire_get_flag(in);
     item->why = wire_get_text(in);

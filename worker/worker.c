@@ -250,6 +250,7 @@ start_process(struct p11 *p, struct process **out, struct bk_err *err)
     const struct process_options options = {
         .program = p->options.worker,
         .timeout_s = p->options.timeout_s == 0 ? TIMEOUT_S : p->options.timeout_s,
+        .raw_rsa = p->options.raw_rsa,
         .cancel = p->options.cancel,
     };
 

@@ -13,6 +13,7 @@ enum {
     OPT_SIGN_CERT,
     OPT_BLIND,
     OPT_UNPROVEN,
+    OPT_RAW_RSA,
     OPT_REASON,
     OPT_DRY_RUN,
     OPT_SIDECAR,
@@ -29,6 +30,7 @@ static const struct option options[] = {
     {"trust", required_argument, NULL, 't'},
     {"blind", required_argument, NULL, OPT_BLIND},
     {"unproven", no_argument, NULL, OPT_UNPROVEN},
+    {"raw-rsa", no_argument, NULL, OPT_RAW_RSA},
     {"reason", required_argument, NULL, OPT_REASON},
     {"sidecar", no_argument, NULL, OPT_SIDECAR},
     {"dry-run", no_argument, NULL, OPT_DRY_RUN},
@@ -56,6 +58,8 @@ const char rekey_help[] =
     "      --blind MODE           required, preferred (default) or off: exchange AES keys of one token\n"
     "                             without the data key passing through this host\n"
     "      --unproven             let the old key go although the new one was not seen to open; recorded\n"
+    "      --raw-rsa              open RSA-OAEP by bare RSA in the token where its module does not\n"
+    "                             know SHA-256, and undo the padding on this host\n"
     "      --reason TEXT          incident, departure, ownership, provider, audit, age, or your words\n"
     "      --sidecar              write the new keys to ARCHIVE.keys and leave the archive as it is; the\n"
     "                             envelope inside then still opens under the old key\n"
@@ -118,6 +122,9 @@ take_flag(struct rekey_args *a, int option, struct bk_err *err)
     switch (option) {
     case OPT_UNPROVEN:
         a->unproven = 1;
+        return BK_OK;
+    case OPT_RAW_RSA:
+        a->common.raw_rsa = 1;
         return BK_OK;
     case OPT_SIDECAR:
         a->sidecar = 1;

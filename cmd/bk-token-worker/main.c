@@ -25,7 +25,7 @@ is_our_start(int argc, char **argv)
     int type = 0;
     socklen_t len = sizeof type;
 
-    return argc == 3 && strtoul(argv[1], NULL, 10) > 0 &&
+    return (argc == 3 || (argc == 4 && strcmp(argv[3], WORKER_RAW_RSA) == 0)) && strtoul(argv[1], NULL, 10) > 0 &&
            getsockopt(WATCH_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_SEQPACKET;
 }
 
@@ -80,6 +80,7 @@ main(int argc, char **argv)
     /* p11-kit can be configured to show some modules to some programs only */
     program_invocation_short_name = argv[2];
     options.timeout_s = (unsigned)strtoul(argv[1], NULL, 10);
+    options.raw_rsa = argc == 4;
     options.watch = mmap(NULL, sizeof(struct watch), PROT_READ | PROT_WRITE, MAP_SHARED, WATCH_MEMORY_FD, 0);
     if (options.watch == MAP_FAILED)
         return say_what_it_is();

@@ -10,6 +10,7 @@ enum {
     OPT_MIN_GENERATION,
     OPT_MANIFEST,
     OPT_ALLOW_UNVERIFIED,
+    OPT_RAW_RSA,
     OPT_RESTORE_COMMAND,
     OPT_FORCE,
 };
@@ -26,6 +27,7 @@ static const struct option options[] = {
     {"min-generation", required_argument, NULL, OPT_MIN_GENERATION},
     {"manifest", required_argument, NULL, OPT_MANIFEST},
     {"allow-unverified", no_argument, NULL, OPT_ALLOW_UNVERIFIED},
+    {"raw-rsa", no_argument, NULL, OPT_RAW_RSA},
     {"restore-command", no_argument, NULL, OPT_RESTORE_COMMAND},
     {"force", no_argument, NULL, OPT_FORCE},
     {0},
@@ -52,6 +54,8 @@ const char unwrap_help[] =
     "      --min-generation N  refuse an envelope older than generation N\n"
     "      --manifest FILE     the archive's manifest must be this kept copy\n"
     "      --allow-unverified  let a stream's plaintext out before its signature was seen\n"
+    "      --raw-rsa           open RSA-OAEP by bare RSA in the token where its module does not\n"
+    "                          know SHA-256, and undo the padding on this host\n"
     "      --restore-command   for PostgreSQL's restore_command: exit 1 only if ARCHIVE does not\n"
     "                          exist, 126 for every other failure\n"
     "      --force             replace FILE if it is there\n"
@@ -127,6 +131,9 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return take_range(a, value, err);
     case OPT_META:
         a->meta = 1;
+        return BK_OK;
+    case OPT_RAW_RSA:
+        a->common.raw_rsa = 1;
         return BK_OK;
     case OPT_RESTORE_COMMAND:
         a->restore_command = 1;

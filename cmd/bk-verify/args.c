@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { OPT_LEVEL = CMD_OPT_OWN, OPT_EXPECT, OPT_MIN_GENERATION, OPT_MANIFEST, OPT_SHOW };
+enum { OPT_LEVEL = CMD_OPT_OWN, OPT_EXPECT, OPT_MIN_GENERATION, OPT_MANIFEST, OPT_RAW_RSA, OPT_SHOW };
 
 static const struct option options[] = {
     CMD_COMMON_OPTIONS,
@@ -13,6 +13,7 @@ static const struct option options[] = {
     {"expect", required_argument, NULL, OPT_EXPECT},
     {"min-generation", required_argument, NULL, OPT_MIN_GENERATION},
     {"manifest", required_argument, NULL, OPT_MANIFEST},
+    {"raw-rsa", no_argument, NULL, OPT_RAW_RSA},
     {"show", no_argument, NULL, OPT_SHOW},
     {0},
 };
@@ -34,6 +35,8 @@ const char verify_help[] =
     "                          or created-after; repeatable\n"
     "      --min-generation N  refuse an envelope older than generation N\n"
     "      --manifest FILE     the archive's manifest must be this kept copy\n"
+    "      --raw-rsa           open RSA-OAEP by bare RSA in the token where its module does not\n"
+    "                          know SHA-256, and undo the padding on this host\n"
     "      --show              print what the archive says of itself; without -t it is shown\n"
     "                          unverified\n"
     "  -j, --jobs N            threads (default: the cores)\n"
@@ -85,6 +88,9 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return cmd_number("--min-generation", value, 1, INT64_MAX, &a->min_generation, err);
     case OPT_MANIFEST:
         a->manifest = value;
+        return BK_OK;
+    case OPT_RAW_RSA:
+        a->common.raw_rsa = 1;
         return BK_OK;
     case OPT_SHOW:
         a->show = 1;

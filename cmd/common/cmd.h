@@ -34,6 +34,7 @@ struct cmd_common {
     int quiet;
     enum cmd_progress progress;
     int json;
+    int raw_rsa;                /* of programs that open archives: as in struct p11_options */
     unsigned token_timeout;     /* seconds for one call of a token; 0: the default */
     const char *json_path;      /* NULL: standard output */
     const char *profile;        /* NULL: none, and nothing is read */

@@ -59,6 +59,7 @@ static const struct {
     {"public-label", CMD_KEY_VALUE},
     {"quiet", CMD_KEY_FLAG},
     {"range", CMD_KEY_VALUE},
+    {"raw-rsa", CMD_KEY_FLAG},
     {"reason", CMD_KEY_VALUE},
     {"recipient", CMD_KEY_LIST},
     {"remove", CMD_KEY_LIST},

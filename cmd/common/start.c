@@ -133,8 +133,12 @@ cmd_start(struct cmd *c, const char *name, const struct cmd_common *common, cons
 enum bk_code
 cmd_p11(struct cmd *c, struct p11 **out, struct bk_err *err)
 {
-    const struct p11_options options = {
-        .pin = cmd_pin, .pin_ctx = c, .log = &c->log, .timeout_s = c->common.token_timeout, .cancel = &c->cancel};
+    const struct p11_options options = {.pin = cmd_pin,
+                                        .pin_ctx = c,
+                                        .log = &c->log,
+                                        .raw_rsa = c->common.raw_rsa,
+                                        .timeout_s = c->common.token_timeout,
+                                        .cancel = &c->cancel};
     enum bk_code rc = c->p11 == NULL ? p11_open(&options, &c->p11, err) : BK_OK;
 
     *out = c->p11;

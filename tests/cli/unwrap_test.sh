@@ -263,6 +263,28 @@ refused_key() {
     no_file "$T/out"
 }
 
+# --- raw RSA ------------------------------------------------------------------------------------------------------
+
+# SoftHSM 2.6.1 does not know OAEP with SHA-256. Somebody wrapped to its key without asking it.
+raw_rsa() {
+    sed 's/^bk-scheme: rsa-oaep-sha1$/bk-scheme: rsa-oaep-sha256/' "$T/rsa.pem" >"$T/rsa256.pem"
+    expect_exit 0 bk-wrap -r "$T/rsa256.pem" -s "$(key_uri signer backup)" -o "$T/rsa.bk" "$T/plain"
+    refused 3 'CKR_ARGUMENTS_BAD' "$T/rsa.bk"
+    expect_stderr 'hint: .*--raw-rsa'
+    rm -f "$T/out"
+    unwrap 0 --raw-rsa -o "$T/out" "$T/rsa.bk"
+    same_file "$T/plain" "$T/out"
+    expect_exit 3 bk-verify --level decrypt -t "$T/backup.pem" -k "$(token_uri kek)" "$T/rsa.bk"
+    expect_exit 0 bk-verify --level decrypt --raw-rsa -t "$T/backup.pem" -k "$(token_uri kek)" "$T/rsa.bk"
+    # from it to a key that needs none of that
+    local -a rekey=(-s "$(key_uri signer rotator)" -t "$T/backup.pem" -t "rotate:$T/rotator.pem")
+    expect_exit 3 bk-rekey "${rekey[@]}" --from "$(key_uri kek rsa)" --to "$(key_uri kek ec)" "$T/rsa.bk"
+    expect_exit 0 bk-rekey "${rekey[@]}" --raw-rsa --from "$(key_uri kek rsa)" --to "$(key_uri kek ec)" "$T/rsa.bk"
+    rm -f "$T/out"
+    unwrap 0 -t "rotate:$T/rotator.pem" -o "$T/out" "$T/rsa.bk"
+    same_file "$T/plain" "$T/out"
+}
+
 # --- consumers ----------------------------------------------------------------------------------------------------
 
 # Writes what it read, and only after the end of its input the marker: a consumer that commits at the end.
@@ -405,7 +427,9 @@ make_token signer
 make_token kek
 make_key signer backup p256 sign
 make_key signer stranger p256 sign
+make_key signer rotator p256 sign
 make_key kek ec p256 kek
+make_key kek rsa rsa3072 kek
 write_consumers
 head -c $((GROUP * 3 + SEGMENT + 1234)) /dev/urandom >"$T/plain"
 expect_exit 0 bk-wrap -r "$T/ec.pem" -s "$(key_uri signer backup)" --public-label 'orders nightly' \
@@ -417,6 +441,7 @@ appears_whole
 expectations
 trust
 keys
+raw_rsa
 consumers
 killed_unwrap KILL
 killed_unwrap TERM

@@ -88,7 +88,7 @@ ids(struct wire_in *in, struct wire_out *o, const uint8_t *data, size_t size)
 static void
 in_range(const struct bk_public *p, size_t size)
 {
-    fuzz_hold(p->type <= BK_KEY_AES256 && p->scheme <= BK_SCHEME_AES_KW && p->bits < 65536);
+    fuzz_hold(p->type <= BK_KEY_AES256 && p->scheme <= BK_SCHEME_LAST && p->bits < 65536);
     fuzz_hold(p->id.len <= BK_KEY_ID_MAX && p->spki_len <= size && (p->spki != NULL || p->spki_len == 0));
 }
 
@@ -112,7 +112,7 @@ wrapped(struct wire_in *in, struct wire_out *o, const uint8_t *data, size_t size
     struct bk_wrapped w = {0};
 
     wire_get_wrapped(in, &w);
-    fuzz_hold(w.scheme <= BK_SCHEME_AES_KW && w.id.len <= BK_KEY_ID_MAX && w.ephemeral_len <= BK_EC_POINT_MAX);
+    fuzz_hold(w.scheme <= BK_SCHEME_LAST && w.id.len <= BK_KEY_ID_MAX && w.ephemeral_len <= BK_EC_POINT_MAX);
     fuzz_hold(w.len <= BK_WRAPPED_MAX);
     if (!taken(in))
         return;
@@ -188,7 +188,7 @@ probe_item(struct wire_in *in, struct wire_out *o, const uint8_t *data, size_t s
     struct p11_probe_item i;
 
     wire_get_probe_item(in, &i);
-    fuzz_hold(i.kind <= P11_AES256 && i.scheme <= BK_SCHEME_AES_KW && i.refuses_damage >= -1 && i.refuses_damage <= 1);
+    fuzz_hold(i.kind <= P11_AES256 && i.scheme <= BK_SCHEME_LAST && i.refuses_damage >= -1 && i.refuses_damage <= 1);
     if (!taken(in))
         return;
     wire_put_probe_item(o, &i);

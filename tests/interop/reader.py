@@ -262,7 +262,7 @@ def oid_of(algorithm):
 KNOWN = {
     0x30: {rules.OAEP_SHA256: "oaep-sha256", rules.OAEP_SHA1: "oaep-sha1"},
     0xA1: {rules.ECDH_P256: "ecdh-p256", rules.ECDH_P384: "ecdh-p384"},
-    0xA2: {rules.AES_WRAP: "aes"},
+    0xA2: {rules.AES_WRAP: "aes", rules.YUBIHSM_CCM: "yubihsm-ccm"},
 }
 NEVER = {
     bytes.fromhex("06092a864886f70d010101"),  # rsaEncryption: PKCS#1 v1.5
@@ -272,6 +272,7 @@ NEVER = {
 }
 
 
+TOKEN_ONLY = {"aes-gcm-token": (48, 48), "yubihsm-ccm": (45, 128)}  # schemes of secret keys that no software opens, and encryptedKey's length
 ALL_KNOWN = {encoding for table in KNOWN.values() for encoding in table}
 ID_AES256_WRAP = der.parse(rules.AES_WRAP).children[0].raw
 ID_OAEP = der.parse(rules.OAEP_SHA1).children[0].raw
@@ -289,7 +290,11 @@ def is_reencoded(identifier, parameters):
         return hash_name in (ID_SHA1, ID_SHA256, b"")
     if identifier in ECDH:
         return not inside or inside[0].raw == ID_AES256_WRAP
-    return identifier == ID_AES256_WRAP
+    return identifier in (ID_AES256_WRAP, rules.ARC + b"\x08")
+
+
+def is_aes_gcm(encoding):
+    return len(encoding) == 32 and encoding == rules.aes_gcm(encoding[17:29])
 
 
 class Recipient:
@@ -316,8 +321,11 @@ class Recipient:
         require(len(parts.left) <= 1, "key encryption algorithm: more than parameters")
         require(identifier not in NEVER, "an algorithm that is never accepted")
         self.scheme = KNOWN[tag].get(algorithm.raw)
+        if tag == 0xA2 and is_aes_gcm(algorithm.raw):
+            self.scheme = "aes-gcm-token"
         if self.scheme is None:
-            require(algorithm.raw not in ALL_KNOWN, "an algorithm of another kind of recipient")
+            require(algorithm.raw not in ALL_KNOWN and not is_aes_gcm(algorithm.raw),
+                    "an algorithm of another kind of recipient")
             require(not is_reencoded(identifier, parts.left), "another encoding of a known algorithm")
 
     def _wrapped(self, element, low, high=None):
@@ -363,7 +371,7 @@ class Recipient:
         self.id = octets(name.take(der.OCTET_STRING, "keyIdentifier"), rules.KEY_ID_MIN, rules.KEY_ID_MAX)
         name.close()
         self._scheme(fields.take(der.SEQUENCE, "algorithm"), 0xA2)
-        self._wrapped(fields.take(der.OCTET_STRING, "encryptedKey"), 40)
+        self._wrapped(fields.take(der.OCTET_STRING, "encryptedKey"), *TOKEN_ONLY.get(self.scheme, (40,)))
         fields.close()
 
 
@@ -784,7 +792,7 @@ class Archive:
     def _match(self, keyring):
         for key in keyring:
             for recipient in self.envelope.recipients:
-                if recipient.scheme and recipient.id == key.id:
+                if recipient.scheme and recipient.scheme not in TOKEN_ONLY and recipient.id == key.id:
                     return key, recipient
         raise Refused("key", "no key of a recipient is at hand", "no-key")
 

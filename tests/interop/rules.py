@@ -38,6 +38,7 @@ OAEP_SHA1 = bytes.fromhex("300d06092a864886f70d0101073000")
 ECDH_P256 = bytes.fromhex("301506062b8104010b01300b060960864801650304012d")
 ECDH_P384 = bytes.fromhex("301506062b8104010b02300b060960864801650304012d")
 AES_WRAP = bytes.fromhex("300b060960864801650304012d")
+YUBIHSM_CCM = b"\x30\x17" + ARC + b"\x08"
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 PSS_SHA256 = bytes.fromhex(
     "304106092a864886f70d01010a3034a00f300d06096086480165030402010500"
@@ -53,6 +54,13 @@ ID_CONTENT_TYPE = bytes.fromhex("06092a864886f70d010903")
 ID_MESSAGE_DIGEST = bytes.fromhex("06092a864886f70d010904")
 ID_SIGNING_TIME = bytes.fromhex("06092a864886f70d010905")
 ID_SIGNING_CERTIFICATE_V2 = bytes.fromhex("060b2a864886f70d010910022f")
+
+
+
+def aes_gcm(nonce):
+    """The whole encoding of AES-256-GCM, of the content and of a token's own scheme (section 10)."""
+    return bytes.fromhex("301e060960864801650304012e3011040c") + nonce + bytes.fromhex("020110")
+
 
 # RFC 5753 section 7.2, as section 11 has it: id-aes256-wrap, no ukm, 256 bits
 SHARED_INFO = bytes.fromhex("3015300b060960864801650304012da206040400000100")

@@ -530,10 +530,14 @@ static void
 schemes_have_one_encoding(void **state)
 {
     (void)state;
-    for (enum bk_scheme s = BK_SCHEME_RSA_OAEP_SHA256; s <= BK_SCHEME_AES_KW; s++) {
+    for (enum bk_scheme s = BK_SCHEME_RSA_OAEP_SHA256; s <= BK_SCHEME_LAST; s++) {
         const struct bk_encoding e = bk_alg_of_scheme(s);
         struct bk_err err;
 
+        if (s == BK_SCHEME_AES_GCM) {
+            assert_int_equal(e.len, 0);
+            continue;
+        }
         ok(bk_der_walk(e.der, e.len, "table", &err), &err);
         assert_int_equal(bk_alg_to_scheme(e.der, e.len), s);
         assert_int_equal(bk_alg_to_scheme(e.der, e.len - 1), BK_SCHEME_NONE);
@@ -548,6 +552,40 @@ schemes_have_one_encoding(void **state)
         assert_int_equal(bk_alg_to_signature(e.der, e.len), a);
     }
     assert_int_equal(bk_alg_to_signature(bk_alg_sha256().der, bk_alg_sha256().len), BK_SIG_NONE);
+}
+
+static void
+gcm_has_a_nonce_in_its_encoding(void **state)
+{
+    static const char *const others[] = {
+        "301e060960864801650304012e3011040c000102030405060708090a0b02010f",   /* a tag of 15 bytes */
+        "301b060960864801650304012e300e040c000102030405060708090a0b",         /* of 12, the default */
+        "301f060960864801650304012e3012040d000102030405060708090a0b0c020110", /* a nonce of 13 */
+        "301e060960864801650304012a3011040c000102030405060708090a0b020110",   /* AES-256-CBC */
+        "300b060960864801650304012e",
+    };
+    uint8_t nonce[BK_ALG_GCM_NONCE] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    uint8_t der[BK_ALG_GCM_LEN];
+    char hex[2 * BK_ALG_GCM_LEN + 1];
+    struct bk_err err;
+
+    (void)state;
+    bk_alg_gcm(nonce, der);
+    assert_string_equal(bk_hex(der, sizeof der, hex),
+                        "301e060960864801650304012e3011040c000102030405060708090a0b020110");
+    ok(bk_der_walk(der, sizeof der, "table", &err), &err);
+    assert_memory_equal(bk_alg_gcm_nonce(der, sizeof der), nonce, sizeof nonce);
+    assert_int_equal(bk_alg_to_scheme(der, sizeof der), BK_SCHEME_AES_GCM);
+    assert_false(bk_alg_forbidden(der, sizeof der));
+    assert_int_equal(bk_alg_of_scheme(BK_SCHEME_YUBIHSM_CCM).der[24], BK_OID_YUBIHSM_CCM);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t len;
+        uint8_t *other = exact(others[i], &len);
+
+        assert_int_equal(bk_alg_to_scheme(other, len), BK_SCHEME_NONE);
+        assert_null(bk_alg_gcm_nonce(other, len));
+        free(other);
+    }
 }
 
 static void
@@ -575,9 +613,12 @@ some_algorithms_are_never_accepted(void **state)
         {"301a06092a864886f70d010107300da00b300906052b0e03021a0500", 1},         /* OAEP, SHA-1 written out */
         {"301c06092a864886f70d010107300fa00d300b0609608648016503040202", 0},     /* OAEP, SHA-384: later */
         {"300b0609608648016503040105", 0},                                       /* id-aes128-wrap: unknown */
+        {"30190615"
+         "6983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f080500",
+         1}, /* YubiHSM AES-CCM wrap with NULL */
         {"30170615"
-         "6983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08",
-         0}, /* YubiHSM AES-CCM wrap: unknown */
+         "6983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f63",
+         0}, /* an identifier of the project's own that is not assigned yet */
         {"3000", 0},
         {"", 0},
     };
@@ -623,6 +664,7 @@ main(void)
         cmocka_unit_test(bit_strings_are_counted_in_bytes),
         cmocka_unit_test(text_and_times_are_checked),
         cmocka_unit_test(schemes_have_one_encoding),
+        cmocka_unit_test(gcm_has_a_nonce_in_its_encoding),
         cmocka_unit_test(some_algorithms_are_never_accepted),
         cmocka_unit_test(own_identifiers),
     };

@@ -23,13 +23,13 @@
 static const uint8_t ARCHIVE[BK_UUID_LEN] = {0x01, 0x93, 0x5C, 0x00, 0x11, 0x22, 0x7A, 0xBC, 0x80, 1, 2, 3, 4, 5, 6, 7};
 static const uint8_t SECRET_ID[] = {0xC0, 0xFF, 0xEE, 0x01};
 
-/* EnvelopedData that holds nothing; a KEKRecipientInfo whose algorithm is the project's YubiHSM AES-CCM wrap; an
+/* EnvelopedData that holds nothing; a KEKRecipientInfo whose algorithm is of the project's own and not assigned; an
  * OtherRecipientInfo of type 2.5.5.5 */
 static const char ENVELOPED[] = "301206092a864886f70d010703a0053003020100";
-static const char KEKRI_CCM[] = "a231020104300604040a0b0c0d"
-                                "3017061569"
-                                "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08"
-                                "040b0102030405060708090a0b";
+static const char KEKRI_LATER[] = "a231020104300604040a0b0c0d"
+                                  "3017061569"
+                                  "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f63"
+                                  "040b0102030405060708090a0b";
 static const char ORI_UNKNOWN[] = "a4090603550505020200ff";
 /* KeyAgreeRecipientInfo with an X25519 originator (RFC 8418), which version 1 does not know; the SHA-1 KDF at its place
  */
@@ -45,6 +45,9 @@ static const char KARI_KEYS[] = "3044"
                                 "0428"
                                 "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627";
 static const char AES256_WRAP[] = "300b060960864801650304012d";
+static const char CCM[] = "3017061569"
+                          "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08";
+static const char GCM[] = "301e060960864801650304012e3011040c000102030405060708090a0b020110";
 static const char CBC[] = "301d060960864801650304012a041000000000000000000000000000000000";
 
 /* One software key of each kind that stock OpenSSL opens with; made once. */
@@ -223,14 +226,13 @@ static const struct parts RIGHT = {.content_type = "1.2.840.113549.1.7.1", .cont
 static void
 assemble(const struct parts *p, struct bk_buf *out)
 {
-    static const char gcm[] = "301e060960864801650304012e3011040c000102030405060708090a0b020110";
     struct bk_err err;
     struct bk_buf alg = {0};
     uint8_t *zeros = calloc(1, BK_KEY_PACKAGE_MAX + 1);
     asn1_node n = NULL;
 
     assert_non_null(zeros);
-    append_hex(&alg, p->algorithm != NULL ? p->algorithm : gcm);
+    append_hex(&alg, p->algorithm != NULL ? p->algorithm : GCM);
     ok(bk_der_new("BkHeader", &n, &err), &err);
     ok(bk_der_put_text(n, "contentType", "1.2.840.113549.1.9.16.1.23", &err), &err);
     ok(bk_der_put_u64(n, "content.version", p->version, &err), &err);
@@ -309,6 +311,18 @@ accepted_as_unknown(struct fixture *f, const struct bk_buf *raw)
 
 /* ---- round trips ---- */
 
+/* As a token would have wrapped it: the format does not look into it. */
+static void
+add_token_only(struct fixture *f, enum bk_scheme scheme, size_t len)
+{
+    struct bk_wrapped w = {.scheme = scheme, .id = {.bytes = {'t', 'o', 'k', (uint8_t)scheme}, .len = 4}, .len = len};
+
+    memset(w.data, 0xA5, len);
+    if (scheme == BK_SCHEME_AES_GCM)
+        memcpy(w.nonce, "from a token", sizeof w.nonce);
+    ok(bk_envelope_add(&f->e, &w, &f->err), &f->err);
+}
+
 static void
 add_all(struct fixture *f)
 {
@@ -316,6 +330,8 @@ add_all(struct fixture *f)
     add_public(f, f->keys->p256, BK_SCHEME_ECDH_P256);
     add_public(f, f->keys->p384, BK_SCHEME_ECDH_P384);
     add_aes(f, SECRET_ID, sizeof SECRET_ID);
+    add_token_only(f, BK_SCHEME_AES_GCM, BK_AESGCM_LEN);
+    add_token_only(f, BK_SCHEME_YUBIHSM_CCM, 61);
 }
 
 static void
@@ -332,6 +348,7 @@ same_recipients(const struct bk_envelope *a, const struct bk_envelope *b)
         assert_memory_equal(x->data, y->data, x->len);
         assert_int_equal(x->ephemeral_len, y->ephemeral_len);
         assert_memory_equal(x->ephemeral, y->ephemeral, sizeof x->ephemeral);
+        assert_memory_equal(x->nonce, y->nonce, sizeof x->nonce);
     }
 }
 
@@ -397,12 +414,12 @@ rotation_leaves_the_digest_alone(void **state)
     assert_true(bk_envelope_find(&f->e, &id) >= 0);
     bk_envelope_remove(&f->e, (size_t)bk_envelope_find(&f->e, &id));
     assert_int_equal(bk_envelope_find(&f->e, &id), -1);
-    assert_int_equal(f->e.recipient_count, 3);
+    assert_int_equal(f->e.recipient_count, 5);
     add_aes(f, (const uint8_t *)"successor", 9);
     ok(bk_envelope_encode(&f->e, &f->der, &f->err), &f->err);
     assert_memory_equal(f->e.digest, digest, 32);
     bk_envelope_remove(&f->e, 99);
-    assert_int_equal(f->e.recipient_count, 4);
+    assert_int_equal(f->e.recipient_count, 6);
 }
 
 static void
@@ -454,12 +471,14 @@ every_truncation_and_bit_flip(void **state)
 
     add_public(f, f->keys->p256, BK_SCHEME_ECDH_P256);
     add_aes(f, SECRET_ID, sizeof SECRET_ID);
+    add_token_only(f, BK_SCHEME_AES_GCM, BK_AESGCM_LEN);
+    add_token_only(f, BK_SCHEME_YUBIHSM_CCM, BK_CCM_MAX);
     ok(bk_envelope_encode(&f->e, &f->der, &f->err), &f->err);
     for (size_t len = 0; len < f->der.len; len++)
         assert_int_equal(parse_exact(f->der.data, len, &f->again, &f->err), BK_E_FORMAT);
     flip_every_bit(f);
 
-    append_hex(&raw[0], KEKRI_CCM);
+    append_hex(&raw[0], KEKRI_LATER);
     append_hex(&raw[1], ORI_UNKNOWN);
     agreement(KARI_X25519_ALG, &raw[2]);
     p.recipients = raw;
@@ -571,6 +590,19 @@ bad_recipients(void **state)
         {"kekri", 4, 3, AES256_WRAP, 40, "at least 4"},
         {"kekri", 4, 33, AES256_WRAP, 40, "at most 32"},
         {"kekri", 4, 4, AES256_WRAP, 48, "48 bytes, not 40"},
+        {"kekri", 4, 4, GCM, 47, "47 bytes, not 48"},
+        {"kekri", 4, 4, GCM, 49, "49 bytes, not 48"},
+        {"kekri", 4, 3, GCM, 48, "at least 4"},
+        {"kekri", 4, 4, CCM, 44, "44 bytes, at least 45"},
+        {"kekri", 4, 4, CCM, 129, "at most 128"},
+        {"ktri", 2, 20, CCM, 256, "yubihsm-ccm does not belong"},
+        {"kekri", 4, 4,
+         "3019061569"
+         "83dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08"
+         "0500",
+         45, "never accepted"},
+        {"kekri", 3, 4, GCM, 48, "version: 3, not 4"},
+        {"ktri", 2, 20, GCM, 256, "aes-gcm-token does not belong"},
         {"kekri", 4, 4, "3003020101", 40, "not an algorithm identifier"},
         {"kekri", 4, 4, "0500", 40, "not an algorithm identifier"},
         {"kekri", 4, 4, "3009060355040305000500", 40, "not an algorithm identifier"},
@@ -655,7 +687,7 @@ later_versions_are_kept(void **state)
         size_t key_len;
     } later[] = {
         {"kekri", 4, "300b0609608648016503040105", 24},
-        {"kekri", 4, "301e060960864801650304012e3011040c000102030405060708090a0b020110", 48},
+        {"kekri", 4, "301e060960864801650304012e3011040c000102030405060708090a0b02010f", 47},
         {"ktri", 2, "301c06092a864886f70d010107300fa00d300b0609608648016503040202", 600},
     };
     struct fixture *f = *state;
@@ -673,7 +705,7 @@ later_versions_are_kept(void **state)
     agreement(KARI_X25519_ALG, &raw);
     accepted_as_unknown(f, &raw);
     raw.len = 0;
-    append_hex(&raw, KEKRI_CCM);
+    append_hex(&raw, KEKRI_LATER);
     accepted_as_unknown(f, &raw);
     raw.len = 0;
     append_hex(&raw, ORI_UNKNOWN);
@@ -691,7 +723,7 @@ unknown_recipients_survive_a_rotation(void **state)
     struct bk_wrapped w = aes_wrapped(f, SECRET_ID, 4);
     const struct bk_key_id ccm = {.bytes = {0x0A, 0x0B, 0x0C, 0x0D}, .len = 4};
 
-    append_hex(&raw[0], KEKRI_CCM);
+    append_hex(&raw[0], KEKRI_LATER);
     append_hex(&raw[1], ORI_UNKNOWN);
     recipient("kekri", 4, (const uint8_t *)"old key", 7, AES256_WRAP, 40, &raw[2]);
     p.recipients = raw;

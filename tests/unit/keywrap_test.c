@@ -295,6 +295,107 @@ check_wrap_rsa(EVP_PKEY *key, enum bk_scheme scheme, const EVP_MD *md, const EVP
     bk_public_free(&to);
 }
 
+/* The bare operation, as a token would do it: as long as the modulus. */
+static void
+bare_rsa(EVP_PKEY *key, const uint8_t *in, size_t in_len, struct bk_secret *out)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+    size_t len = in_len;
+
+    bk_secret_wipe(out);
+    assert_int_equal(bk_secret_alloc(out, in_len, NULL), BK_OK);
+    assert_int_equal(EVP_PKEY_decrypt_init(ctx), 1);
+    assert_int_equal(EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_NO_PADDING), 1);
+    assert_int_equal(EVP_PKEY_decrypt(ctx, out->data, &len, in, in_len), 1);
+    assert_int_equal(len, in_len);
+    EVP_PKEY_CTX_free(ctx);
+}
+
+/* RSAES-OAEP with SHA-256 of so many bytes, and a label. */
+static void
+oaep_of(EVP_PKEY *key, size_t bytes, const char *label, uint8_t *out, size_t *len)
+{
+    static const uint8_t message[64] = {7};
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+
+    assert_int_equal(EVP_PKEY_encrypt_init(ctx), 1);
+    assert_int_equal(EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_OAEP_PADDING), 1);
+    assert_int_equal(EVP_PKEY_CTX_set_rsa_oaep_md(ctx, EVP_sha256()), 1);
+    if (label != NULL)
+        assert_int_equal(EVP_PKEY_CTX_set0_rsa_oaep_label(ctx, OPENSSL_strdup(label), (int)strlen(label)), 1);
+    assert_int_equal(EVP_PKEY_encrypt(ctx, out, len, message, bytes), 1);
+    EVP_PKEY_CTX_free(ctx);
+}
+
+static void
+does_not_finish(const struct bk_secret *padded, enum bk_scheme scheme)
+{
+    struct bk_secret back = {0};
+    struct bk_err err = {0};
+
+    assert_int_equal(bk_oaep_finish(scheme, padded, &back, &err), BK_E_VERIFY);
+    /* one message, whatever is wrong */
+    assert_string_equal(err.message, "the wrapped key does not open under this key");
+    assert_null(back.data);
+}
+
+static void
+check_oaep_damage(EVP_PKEY *key, struct bk_secret *padded)
+{
+    static const struct {
+        size_t bytes;
+        const char *label;
+    } others[] = {{31, NULL}, {33, NULL}, {0, NULL}, {32, "a label"}};
+
+    does_not_finish(padded, BK_SCHEME_RSA_OAEP_SHA1);
+    for (size_t i = 0; i < padded->len; i++) {
+        padded->data[i] ^= (uint8_t)(1u << i % 8);
+        does_not_finish(padded, BK_SCHEME_RSA_OAEP_SHA256);
+        padded->data[i] ^= (uint8_t)(1u << i % 8);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        uint8_t wrapped[BK_WRAPPED_MAX];
+        size_t len = sizeof wrapped;
+
+        oaep_of(key, others[i].bytes, others[i].label, wrapped, &len);
+        bare_rsa(key, wrapped, len, padded);
+        does_not_finish(padded, BK_SCHEME_RSA_OAEP_SHA256);
+    }
+    memset(padded->data, 0, padded->len);
+    does_not_finish(padded, BK_SCHEME_RSA_OAEP_SHA256);
+}
+
+static void
+test_oaep_is_undone_on_the_host(void **state)
+{
+    EVP_PKEY *key = rsa(2048, 65537);
+    struct bk_public to = {0};
+    struct bk_secret cek = {0}, padded = {0}, back = {0};
+    struct bk_wrapped w = {0};
+
+    (void)state;
+    public_of(key, &to);
+    assert_int_equal(bk_secret_random(&cek, 32, NULL), BK_OK);
+    for (enum bk_scheme s = BK_SCHEME_RSA_OAEP_SHA256; s <= BK_SCHEME_RSA_OAEP_SHA1; s++) {
+        to.scheme = s;
+        assert_int_equal(bk_public_wrap(&to, &cek, &w, NULL), BK_OK);
+        bare_rsa(key, w.data, w.len, &padded);
+        assert_int_equal(bk_oaep_finish(s, &padded, &back, NULL), BK_OK);
+        assert_true(bk_secret_equal(&cek, &back));
+        bk_secret_wipe(&back);
+    }
+    to.scheme = BK_SCHEME_RSA_OAEP_SHA256;
+    assert_int_equal(bk_public_wrap(&to, &cek, &w, NULL), BK_OK);
+    bare_rsa(key, w.data, w.len, &padded);
+    assert_int_equal(bk_oaep_finish(BK_SCHEME_AES_KW, &padded, &back, NULL), BK_E_INTERNAL);
+    check_oaep_damage(key, &padded);
+    bk_secret_wipe(&padded);
+    assert_int_equal(bk_oaep_finish(BK_SCHEME_RSA_OAEP_SHA256, &padded, &back, NULL), BK_E_INTERNAL);
+    bk_secret_wipe(&cek);
+    bk_public_free(&to);
+    EVP_PKEY_free(key);
+}
+
 static void
 test_wrap_to_rsa(void **state)
 {
@@ -738,6 +839,7 @@ main(void)
         cmocka_unit_test(test_ecdh_finish_of_another_implementation),
         cmocka_unit_test(test_wrap_to_elliptic_curves),
         cmocka_unit_test(test_wrap_to_rsa),
+        cmocka_unit_test(test_oaep_is_undone_on_the_host),
         cmocka_unit_test(test_wrap_refuses_what_does_not_fit),
         cmocka_unit_test(test_points),
         cmocka_unit_test(test_spki_of_a_known_point),

@@ -78,6 +78,47 @@ rsa_kek(void **state)
     softhsm_end(&r);
 }
 
+/* What this module refuses by OAEP with SHA-256 it opens by bare RSA, if that is asked for. */
+static void
+raw_rsa(void **state)
+{
+    struct softhsm_run r;
+    struct bk_key *key = NULL;
+    struct bk_secret cek = {0};
+    struct bk_secret opened = {0};
+    struct bk_wrapped w = {0};
+
+    (void)state;
+    softhsm_make("pkcs11:token=bk%20a;object=raw", P11_RSA3072, 0);
+    softhsm_start(&r);
+    r.p->options.raw_rsa = 1;
+    ok(p11_key_open(r.p, "pkcs11:token=bk%20a;object=raw", P11_USE_UNWRAP, &key, &err));
+    assert_int_equal(key->pub.scheme, BK_SCHEME_RSA_OAEP_SHA1);
+    key->pub.scheme = BK_SCHEME_RSA_OAEP_SHA256;
+    ok(bk_secret_random(&cek, BK_CEK_LEN, &err));
+    softhsm_wrap(key, &cek, &w);
+    ok(bk_key_unwrap(key, &w, &opened, &err));
+    assert_true(bk_secret_equal(&cek, &opened));
+    bk_secret_wipe(&opened);
+    for (size_t i = 0; i < 24; i++) {
+        static const char message[] = "token 'bk a': the wrapped key is damaged or forged, or for another key";
+        struct bk_wrapped bad = w;
+        struct bk_err why = {0};
+
+        /* then one that is not below the modulus, which the token refuses, and one that opens to zeros */
+        if (i < 22)
+            bad.data[i * 17] ^= (uint8_t)(1u << i % 8);
+        else
+            memset(bad.data, i == 22 ? 0xFF : 0, bad.len);
+        assert_int_equal(bk_key_unwrap(key, &bad, &opened, &why), BK_E_VERIFY);
+        assert_string_equal(why.message, message);
+        assert_null(opened.data);
+    }
+    bk_secret_wipe(&cek);
+    bk_key_close(key);
+    softhsm_end(&r);
+}
+
 static void
 rsa4096_kek(void **state)
 {
@@ -397,6 +438,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rsa_kek),
+        cmocka_unit_test(raw_rsa),
         cmocka_unit_test(rsa4096_kek),
         cmocka_unit_test(p256_kek),
         cmocka_unit_test(p384_kek),

@@ -57,6 +57,7 @@ def add(c, w):
     _transport(c, w)
     _agreement(c, w)
     _secret(c, w)
+    _token_only(c, w)
     _package(c, w)
     _package_signers(c, w)
 
@@ -228,7 +229,7 @@ def _recipients(c, w):
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03"))])
     one("other-two-values", "an OtherRecipientInfo with two values", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=der.tlv(0xA4, rules.ARC + b"\x03", der.integer(1), der.integer(2)))])
-    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x08"),
+    same = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), der.seq(rules.ARC + b"\x61"),
         der.octets(bytes(45)))
     one("twice-unknown", "an unknown recipient with the key id of a known one", {}, recipients=w.to("kek-p256") + [
         writer.Recipient(raw=same)])
@@ -347,6 +348,42 @@ def _secret(c, w):
     one("aes128-wrap", "AES-128 key wrap, which is unknown", (2,), put(bytes.fromhex("300b0609608648016503040105")),
         layer="key",
         kind="no-key")
+
+
+def _token_only(c, w):
+    """Schemes that only a token opens: no vector's key does, but a reader knows their form."""
+    make = _maker(c, w, "token-only")
+    kekid = der.seq(der.octets(b"\x0a" * 8))
+
+    def beside(name, what, algorithm, length, **more):
+        raw = der.tlv(0xA2, der.integer(4), kekid, algorithm, der.octets(bytes(length)))
+        make(name, what, {}, recipients=w.to("kek-p256") + [writer.Recipient(raw=raw, identifier=b"\x0a" * 8)], **more)
+
+    def alone(name, what, algorithm, length):
+        raw = der.tlv(0xA2, der.integer(4), kekid, algorithm, der.octets(bytes(length)))
+        make(name, what, {}, layer="key", kind="no-key", recipients=[writer.Recipient(raw=raw, identifier=b"\x0a" * 8)])
+
+    gcm = rules.aes_gcm(bytes(range(12)))
+    alone("gcm-alone", "AES-256-GCM in the token, and no other recipient", gcm, 48)
+    for length in (0, 32, 40, 47, 49, 60):
+        beside(f"gcm-key-{length}", f"AES-256-GCM in the token with an encryptedKey of {length} bytes", gcm, length)
+    version = der.tlv(0xA2, der.integer(3), kekid, gcm, der.octets(bytes(48)))
+    make("gcm-version-3", "AES-256-GCM in the token, version 3", {}, recipients=w.to("kek-p256") + [
+        writer.Recipient(raw=version, identifier=b"\x0a" * 8)])
+    ccm = rules.YUBIHSM_CCM
+    alone("ccm-alone", "AES-CCM wrap of YubiHSM 2, and no other recipient", ccm, 61)
+    for length in (0, 32, 44, 129):
+        beside(f"ccm-key-{length}", f"AES-CCM wrap of YubiHSM 2 with an encryptedKey of {length} bytes", ccm, length)
+    beside("ccm-null", "AES-CCM wrap of YubiHSM 2 with NULL parameters", der.seq(rules.ARC + b"\x08", der.tlv(der.NULL)),
+        45)
+    for name, what, algorithm, length in (("gcm", "AES-256-GCM", gcm, 48), ("ccm", "AES-CCM wrap", ccm, 61)):
+        transport = der.seq(der.integer(2), der.octets(b"\x0a" * 20, 0x80), algorithm, der.octets(bytes(256)))
+        make(f"{name}-transport", f"{what} in a KeyTransRecipientInfo", {}, recipients=w.to("kek-p256") + [
+            writer.Recipient(raw=transport, identifier=b"\x0a" * 20)])
+        twice = der.tlv(0xA2, der.integer(4), der.seq(der.octets(w.to("kek-p256")[0].id)), algorithm,
+            der.octets(bytes(length)))
+        make(f"{name}-twice", f"{what} in the token with the key id of another", {}, recipients=w.to("kek-p256") + [
+            writer.Recipient(raw=twice)])
 
 
 def _package(c, w):

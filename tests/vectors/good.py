@@ -63,14 +63,14 @@ def _unknown_recipients(c, w):
         "other": (der.tlv(0xA4, rules.ARC + b"\x03", der.seq(der.integer(1))), "an OtherRecipientInfo"),
         "other-foreign": (der.tlv(0xA4, rules.ID_DATA, der.tlv(der.NULL)), "an OtherRecipientInfo of a foreign type"),
         "secret": (
-            der.tlv(0xA2, der.integer(4), secret, der.seq(rules.ARC + b"\x08"), der.octets(bytes(45))),
-            "a KEKRecipientInfo with a token-only scheme",
+            der.tlv(0xA2, der.integer(4), secret, der.seq(rules.ARC + b"\x61"), der.octets(bytes(45))),
+            "a KEKRecipientInfo with an algorithm of a later version",
         ),
-        "secret-gcm": (
+        "secret-gcm-tag15": (
             der.tlv(0xA2, der.integer(4), secret,
-                    der.seq(rules.ID_AES256_GCM, der.seq(der.octets(bytes(12)), der.integer(16))),
-                    der.octets(bytes(48))),
-            "a KEKRecipientInfo with AES-256-GCM",
+                    der.seq(rules.ID_AES256_GCM, der.seq(der.octets(bytes(12)), der.integer(15))),
+                    der.octets(bytes(47))),
+            "a KEKRecipientInfo with AES-256-GCM and a tag of 15 bytes",
         ),
         "transport": (
             der.seq(der.integer(2), der.octets(b"\x0b" * 20, 0x80), der.seq(rules.ARC + b"\x63"),
@@ -99,10 +99,26 @@ def _unknown_recipients(c, w):
     for name, (raw, what) in unknown.items():
         _plain(c, w, f"good-unknown-{name}", what + " beside a recipient that is known",
                recipients=w.to("kek-p256") + [writer.Recipient(raw=raw, identifier=b"")])
+    # what the first version of bk knew as assigned to later ones, and skipped
+    _plain(c, w, "good-recipient-token-gcm-zero", "AES-256-GCM in the token, with a nonce of zeros, beside another",
+           recipients=w.to("kek-p256") + [token_only(rules.aes_gcm(bytes(12)), bytes(48), secret)])
+    _plain(c, w, "good-recipient-token-gcm", "AES-256-GCM in the token, beside another",
+           recipients=w.to("kek-p256") + [token_only(rules.aes_gcm(bytes(range(12))), bytes(range(48)), secret)])
+    for length in (45, 61, 128):
+        _plain(c, w, f"good-recipient-token-ccm-{length}", f"AES-CCM wrap of YubiHSM 2, {length} bytes, beside another",
+               recipients=w.to("kek-p256") + [token_only(rules.YUBIHSM_CCM, bytes(length), secret)])
     mine = w.to("kek-p256")[0].id
+    _plain(c, w, "good-recipient-token-proven", "proven and hints name a recipient that only a token opens",
+           recipients=w.to("kek-p256") + [token_only(rules.YUBIHSM_CCM, bytes(45), secret)],
+           info=writer.RecordInfo(CREATED, proven=(mine, b"\x0a" * 8), hints=((b"\x0a" * 8, "pkcs11:token=kek"),)))
     _plain(c, w, "good-unknown-proven", "proven and hints name a recipient that is unknown",
            recipients=w.to("kek-p256") + [writer.Recipient(raw=unknown["secret"][0])],
            info=writer.RecordInfo(CREATED, proven=(mine, b"\x0a" * 8), hints=((b"\x0a" * 8, "pkcs11:token=kek"),)))
+
+
+def token_only(algorithm, wrapped, kekid):
+    raw = der.tlv(0xA2, der.integer(4), kekid, algorithm, der.octets(wrapped))
+    return writer.Recipient(raw=raw, identifier=der.parse(kekid).children[0].body)
 
 
 def _edges(c, w):
