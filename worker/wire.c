@@ -248,10 +248,9 @@ wire_get_some_text(struct wire_in *in)
     return text == NULL ? "" : text;
 }
 
-const char *
-wire_get_shown(struct wire_in *in)
+static const char *
+make_plain(struct wire_in *in, const char *text)
 {
-    const char *text = wire_get_some_text(in);
     char plain[SHOWN_MAX];
     size_t len = strlen(text);
 
@@ -264,6 +263,12 @@ wire_get_shown(struct wire_in *in)
     if (strcmp(plain, text) != 0)
         memcpy((char *)(uintptr_t)text, plain, strlen(plain) + 1);
     return text;
+}
+
+const char *
+wire_get_shown(struct wire_in *in)
+{
+    return make_plain(in, wire_get_some_text(in));
 }
 
 /* At most room bytes. */
@@ -390,6 +395,8 @@ wire_get_item(struct wire_in *in, struct p11_item *item)
     item->label = wire_get_shown(in);
     item->id_hex = wire_get_shown(in);
     item->made = wire_get_text(in);
+    if (item->made != NULL)
+        item->made = make_plain(in, item->made);
     wire_get_public(in, &item->pub);
     item->uri = item->pub.uri;
     item_flags(item, flags);

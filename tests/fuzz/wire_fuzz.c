@@ -177,6 +177,7 @@ item(struct wire_in *in, struct wire_out *o, const uint8_t *data, size_t size)
     in_range(&i.pub, size);
     fuzz_hold(is_plain(i.token_label) && is_plain(i.token_serial) && is_plain(i.token_model));
     fuzz_hold(is_plain(i.module_name) && is_plain(i.class_name) && is_plain(i.label) && is_plain(i.id_hex));
+    fuzz_hold(i.made == NULL || is_plain(i.made));
     fuzz_hold(i.sensitive >= -1 && i.sensitive <= 1 && i.always_authenticate >= -1 && i.always_authenticate <= 1);
     (void)taken(in);
     bk_public_free(&i.pub);

@@ -289,7 +289,8 @@ send_item(struct conn *c, const char *how)
                                   .module_name = "fake",
                                   .class_name = "secret key",
                                   .label = says(how, "steering") ? "a\033[2J\nb" : "key",
-                                  .id_hex = "01020304"};
+                                  .id_hex = "01020304",
+                                  .made = says(how, "steering") ? "2027\033[2J" : NULL};
 
     wire_begin(&c->event, WIRE_ITEM);
     wire_put_item(&c->event, &item);

@@ -52,6 +52,7 @@ a_public(void)
                               .bits = 384,
                               .scheme = BK_SCHEME_ECDH_P384,
                               .id = an_id,
+                              .sealed = 1,
                               .spki = spki,
                               .spki_len = sizeof spki,
                               .uri = (char *)(uintptr_t)a_uri};
@@ -87,6 +88,7 @@ an_item(void)
                              .class_name = "private key",
                              .label = "rsa",
                              .id_hex = "0a0b",
+                             .made = "2027-01-31",
                              .uri = a_uri,
                              .pub = a_public(),
                              .sensitive = 1,
@@ -218,7 +220,7 @@ check_public(const struct bk_public *p, int whole)
     if (!whole)
         return;
     assert_true(p->type == put.type && p->bits == put.bits && p->scheme == put.scheme);
-    assert_true(bk_key_id_equal(&p->id, &put.id));
+    assert_true(bk_key_id_equal(&p->id, &put.id) && p->sealed);
     assert_int_equal(p->spki_len, put.spki_len);
     assert_memory_equal(p->spki, put.spki, put.spki_len);
     assert_string_equal(p->uri, put.uri);
@@ -360,6 +362,7 @@ get_item(struct wire_in *in, int whole)
         assert_string_equal(i.class_name, put.class_name);
         assert_string_equal(i.label, put.label);
         assert_string_equal(i.id_hex, put.id_hex);
+        assert_string_equal(i.made, put.made);
         assert_string_equal(i.uri, put.uri);
         assert_true(i.sensitive == 1 && i.extractable == 0 && i.always_sensitive == -1 && i.never_extractable == 1);
         assert_true(i.local == 0 && i.modifiable == -1 && i.can_decrypt == 1 && i.can_unwrap == 0);
