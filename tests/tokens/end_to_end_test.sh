@@ -51,8 +51,21 @@ probed() {
     found=$(awk '$2 == "sign" && $3 == "works" { printf "%s ", $1 }' "$T/stdout")
     check "$1: its signing keys are $found" test "$found" = "$(signs "$1") "
     check "$1: takes nothing that was damaged" not_in DAMAGED "$T/stdout"
+    found=$(table_row "$1" <"$T/stdout")
+    check "$1: docs/TOKENS.md has the row: $found" grep -qxF -- "$found" "$ROOT/docs/TOKENS.md"
     expect_exit 0 bk-key list "$uri"
     check "$1: no key of the trial is left" not_in bk-probe "$T/stdout"
+}
+
+# table_row MODULE : what bk-key probe said, on standard input, as a row of the table in docs/TOKENS.md.
+table_row() {
+    awk -v row="| $1" '
+        BEGIN { split("aes256.kek p256.kek p384.kek rsa3072.kek p256.sign p384.sign rsa3072.sign", order, " ") }
+        $3 ~ /^works/ { said = $0; sub(/^.*works,? ?/, "", said); works[$1 "." $2] = said == "" ? "works" : said }
+        END {
+            for (i = 1; i <= 7; i++) row = row " | " (order[i] in works ? works[order[i]] : "–")
+            print row " |"
+        }'
 }
 
 not_in() { ! grep -q -- "$1" "$2"; }

@@ -521,8 +521,10 @@ open_log(void)
 
     (void)snprintf(path, sizeof path, "%s/lives", folder == NULL ? "/nowhere" : folder);
     fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, "x", 1) != 1 || fstat(fd, &st) != 0)
+    if (fd < 0 || write(fd, "x", 1) != 1 || fstat(fd, &st) != 0) {
+        perror(path);
         _exit(98);
+    }
     life = (unsigned)st.st_size;
     (void)close(fd);
     (void)snprintf(path, sizeof path, "%s/log", folder);
