@@ -207,7 +207,7 @@ write_envelopes(void)
     add_recipient(&e, &cek, BK_KEY_RSA, BK_SCHEME_NONE);
     add_recipient(&e, &cek, BK_KEY_RSA, BK_SCHEME_RSA_OAEP_SHA1);
     add_unknown(&e, "a4090603550505020200ff");
-    add_unknown(&e, "a231020104300604040a0b0c0d301706156983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f08"
+    add_unknown(&e, "a231020104300604040a0b0c0d301706156983dfbbb4fdda93aaa1ebaad0c199dbacd9b24f7e"
                     "040b0102030405060708090a0b");
     der.len = 0;
     fuzz_must(bk_envelope_encode(&e, &der, &err), &err);
