@@ -47,44 +47,84 @@ token_of(struct serving *s)
     return t;
 }
 
+/* The key by its number, held until the request is done. */
 static struct bk_key *
 key_of(struct serving *s)
 {
+    struct server *server = s->server;
     uint32_t number = wire_get_u32(&s->in);
-    struct bk_key *key = NULL;
+    struct served_key *kept = NULL;
 
-    pthread_mutex_lock(&s->server->lock);
-    if (number < s->server->key_count)
-        key = s->server->keys[number];
-    pthread_mutex_unlock(&s->server->lock);
-    if (key == NULL)
+    pthread_mutex_lock(&server->lock);
+    if (number < server->key_count && s->held_count < SERVING_KEYS)
+        kept = server->keys[number];
+    if (kept != NULL) {
+        kept->holders++;
+        s->held[s->held_count++] = kept;
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (kept == NULL)
         s->in.body.failed = "number of a key";
-    return key;
+    return kept == NULL ? NULL : kept->key;
+}
+
+static void
+let_go(struct server *server, struct served_key *kept)
+{
+    unsigned left;
+
+    pthread_mutex_lock(&server->lock);
+    left = --kept->holders;
+    pthread_mutex_unlock(&server->lock);
+    if (left > 0)
+        return;
+    bk_key_close(kept->key);
+    free(kept);
+}
+
+static void
+let_go_of_all(struct serving *s)
+{
+    while (s->held_count > 0)
+        let_go(s->server, s->held[--s->held_count]);
+}
+
+/* Gives it the first free number; 0 if there is no memory for one. */
+static int
+number_key(struct server *server, struct served_key *kept, uint32_t *number)
+{
+    struct served_key **grown;
+    size_t i = 0;
+
+    while (i < server->key_count && server->keys[i] != NULL)
+        i++;
+    if (i == server->key_count) {
+        if ((grown = reallocarray(server->keys, i + 1, sizeof(struct served_key *))) == NULL)
+            return 0;
+        server->keys = grown;
+        server->key_count++;
+    }
+    server->keys[i] = kept;
+    *number = (uint32_t)i;
+    return 1;
 }
 
 static enum bk_code
 keep_key(struct server *server, struct bk_key *key, uint32_t *number, struct bk_err *err)
 {
-    struct bk_key **grown;
-    size_t i = 0;
-    enum bk_code rc = BK_OK;
+    struct served_key *kept = calloc(1, sizeof *kept);
+    int numbered;
 
+    if (kept == NULL)
+        return bk_fail_nomem(err);
+    *kept = (struct served_key){key, 1};
     pthread_mutex_lock(&server->lock);
-    while (i < server->key_count && server->keys[i] != NULL)
-        i++;
-    if (i == server->key_count) {
-        grown = reallocarray(server->keys, i + 1, sizeof(struct bk_key *));
-        if (grown == NULL)
-            rc = bk_fail_nomem(err);
-        else
-            server->keys = grown;
-        server->key_count += grown != NULL;
-    }
-    if (rc == BK_OK)
-        server->keys[i] = key;
+    numbered = number_key(server, kept, number);
     pthread_mutex_unlock(&server->lock);
-    *number = (uint32_t)i;
-    return rc;
+    if (numbered)
+        return BK_OK;
+    free(kept);
+    return bk_fail_nomem(err);
 }
 
 /* Takes the key over. */
@@ -109,7 +149,8 @@ void
 server_end(struct server *server)
 {
     for (size_t i = 0; i < server->key_count; i++)
-        bk_key_close(server->keys[i]);
+        if (server->keys[i] != NULL)
+            let_go(server, server->keys[i]);
     free(server->keys);
     free(server->tokens);
     p11_close(server->p11);
@@ -567,18 +608,23 @@ sign(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 static enum bk_code
 close_key(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 {
-    struct bk_key *key = key_of(s);
-    enum bk_code rc = wire_end(&s->in, err);
+    struct server *server = s->server;
+    struct served_key *numbered = NULL;
+    enum bk_code rc;
 
     (void)secret;
-    if (rc != BK_OK)
+    (void)key_of(s);
+    if ((rc = wire_end(&s->in, err)) != BK_OK)
         return rc;
-    pthread_mutex_lock(&s->server->lock);
-    for (size_t i = 0; i < s->server->key_count; i++)
-        if (s->server->keys[i] == key)
-            s->server->keys[i] = NULL;
-    pthread_mutex_unlock(&s->server->lock);
-    bk_key_close(key);
+    pthread_mutex_lock(&server->lock);
+    for (size_t i = 0; i < server->key_count; i++)
+        if (server->keys[i] == s->held[0]) {
+            numbered = server->keys[i];
+            server->keys[i] = NULL;
+        }
+    pthread_mutex_unlock(&server->lock);
+    if (numbered != NULL)
+        let_go(server, numbered);
     return BK_OK;
 }
 
@@ -665,8 +711,11 @@ serving_request(struct serving *s, struct bk_secret *secret, struct bk_err *err)
         [WIRE_TAKE_OVER] = take_over,
     };
     unsigned type = s->in.type;
+    enum bk_code rc;
 
     if (type >= WIRE_REQUESTS || requests[type] == NULL)
         return bk_fail(err, BK_E_INTERNAL, "there is no request %u", type);
-    return requests[type](s, secret, err);
+    rc = requests[type](s, secret, err);
+    let_go_of_all(s);
+    return rc;
 }

@@ -18,9 +18,19 @@ struct server {
     int started[WATCH_SLOTS];
     struct p11_token **tokens; /* by their number on the wire */
     size_t token_count;
-    struct bk_key **keys; /* the same; NULL where one was closed */
+    struct served_key **keys; /* the same; NULL where one was closed */
     size_t key_count;
 };
+
+/* A key, and how many hold it: its number, and requests that are under way. A program whose request was broken off may
+ * close a key that another connection is still at work with; whoever lets go of it last closes it. */
+struct served_key {
+    struct bk_key *key;
+    unsigned holders;
+};
+
+/* As many keys as one request names. */
+#define SERVING_KEYS 2
 
 /* One connection, served by one thread. */
 struct serving {
@@ -32,6 +42,8 @@ struct serving {
     struct wire_out event;
     struct wire_in answer; /* to an event */
     struct bk_err unsaid;  /* an event of this request could not be told, so that its result is not whole */
+    struct served_key *held[SERVING_KEYS]; /* by this request */
+    size_t held_count;
 };
 
 /* Does the request s->in and adds its result to s->out, or to secret. *err is filled on failure. */

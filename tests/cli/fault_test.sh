@@ -22,7 +22,7 @@ declare -A calls=() # by operation, side and class: the first n for which there 
 wrong() {
     bad=$((bad + 1))
     printf 'not ok - %s, %s: %s (status %s)\n' "$operation" "$case" "$1" "$status"
-    sed 's/^/    stderr: /' "$T/stderr" | head -30
+    sed -n 's/^/    stderr: /; 1,60p' "$T/stderr"
 }
 
 # one SIDE PLAN : runs the operation with it; its status in $status, the call in $hit, empty if there were fewer. SIDE

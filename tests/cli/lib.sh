@@ -43,7 +43,7 @@ fail() {
     checks=$((checks + 1))
     failures=$((failures + 1))
     printf 'not ok - %s\n' "$*"
-    if [[ -s $T/stderr ]]; then sed 's/^/    stderr: /' "$T/stderr" | head -20; fi
+    if [[ -s $T/stderr ]]; then sed -n 's/^/    stderr: /; 1,20p' "$T/stderr"; fi
     return 0
 }
 
@@ -84,7 +84,7 @@ expect_stdout() {
         pass "output: $1"
     else
         fail "no output like: $1"
-        head -c 2000 "$T/stdout" | tr -cd '\11\12\40-\176' | sed 's/^/    stdout: /' | head -20
+        head -c 2000 "$T/stdout" | tr -cd '\11\12\40-\176' | sed -n 's/^/    stdout: /; 1,20p'
     fi
 }
 
