@@ -7,7 +7,7 @@ _bk_options() {
         'json -' 'help -' 'version -'
     case $1 in
     bk-wrap)
-        printf '%s\n' 'recipient key' 'sign uri' 'sign-cert file' 'output file' 'detach -' 'manifest file' \
+        printf '%s\n' 'recipient key' 'sign uri' 'sign-cert file' 'token-profile file' 'output file' 'detach -' 'manifest file' \
             'kind full,incremental,wal,snapshot,other' 'public-label text' 'retain-until text' 'parent file' \
             'sequence text' 'meta text' 'meta-file file' 'allow-empty -' 'force -' 'jobs text'
         ;;
@@ -21,12 +21,12 @@ _bk_options() {
         ;;
     bk-rekey)
         printf '%s\n' 'from uri' 'to key' 'add key' 'remove text' 'sign uri' 'sign-cert file' 'trust trust' \
-            'blind required,preferred,off' 'unproven -' 'raw-rsa -' 'reason incident,departure,ownership,provider,audit,age' \
+            'token-profile file' 'blind required,preferred,off' 'unproven -' 'raw-rsa -' 'reason incident,departure,ownership,provider,audit,age' \
             'sidecar -' 'dry-run -'
         ;;
     bk-key)
         printf '%s\n' 'type rsa3072,rsa4096,p256,p384,aes256' 'use kek,sign,rotate' 'owner text' 'days text' 'output file' \
-            'force -' 'on-token -' 'max-age text'
+            'force -' 'on-token -' 'max-age text' 'sign uri' 'sign-cert file' 'against file' 'trust trust'
         ;;
     esac
 }

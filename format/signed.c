@@ -59,7 +59,9 @@ bk_signed_free(struct bk_signed *s)
 static const char *
 content_name(enum bk_content type)
 {
-    return type == BK_CONTENT_MANIFEST ? "a manifest" : "a key record";
+    return type == BK_CONTENT_MANIFEST     ? "a manifest"
+           : type == BK_CONTENT_KEY_RECORD ? "a key record"
+                                           : "a token's profile";
 }
 
 /* Every failure of this file says what it is about. */

@@ -1,5 +1,6 @@
 /*
- * CMS SignedData (RFC 5652) in the closed profile of docs/FORMAT.md: manifests, and key records from generation 2 on.
+ * CMS SignedData (RFC 5652) in the closed profile of docs/FORMAT.md: manifests, key records from generation 2 on, and
+ * profiles of tokens.
  * Trust is not decided here: bk_signed_parse proves that each signature holds under the certificate that came with it;
  * whose certificate that is, is the caller's question.
  */
@@ -15,7 +16,7 @@
 #include "format/key_package.h"
 
 /* What is signed: the last byte of the project's object identifier. */
-enum bk_content { BK_CONTENT_MANIFEST = 1, BK_CONTENT_KEY_RECORD = 2 };
+enum bk_content { BK_CONTENT_MANIFEST = 1, BK_CONTENT_KEY_RECORD = 2, BK_CONTENT_TOKEN_PROFILE = 10 };
 
 struct bk_signer {
     struct bk_public pub; /* of the certificate; pub.id is RFC 7093 method 1, whatever the certificate's SKI says */

@@ -39,6 +39,8 @@ append(struct ops_recipients *r, struct ops_recipient *item, struct bk_err *err)
     for (size_t i = 0; i < r->count && rc == BK_OK; i++)
         if (bk_key_id_equal(&r->items[i].pub.id, &item->pub.id))
             rc = bk_fail(err, BK_E_USAGE, "recipient %s is named twice", bk_key_id_text(&item->pub.id, id));
+    if (rc == BK_OK)
+        rc = ops_token_profiles_check(r->profiles, &item->pub, err);
     if (rc == BK_OK && r->count == BK_RECIPIENTS_MAX)
         rc = bk_fail(err, BK_E_USAGE, "more than %d recipients", BK_RECIPIENTS_MAX);
     items = rc == BK_OK ? reallocarray(r->items, r->count + 1, sizeof *items) : NULL;

@@ -6,6 +6,7 @@
 #include "base/keys.h"
 #include "base/log.h"
 #include "format/signed.h"
+#include "ops/token_profile.h"
 #include "pkcs11/p11.h"
 
 struct ops_recipient {
@@ -18,12 +19,13 @@ struct ops_recipient {
 struct ops_recipients {
     struct ops_recipient *items;
     size_t count;
+    const struct ops_token_profiles *profiles; /* what no recipient's token may fall behind; NULL: none */
 };
 
 void ops_recipients_free(struct ops_recipients *r);
 
 /* RECIPIENT: a PKCS#11 URI, or a PEM file in which every certificate and public key is a recipient. The same key twice
- * is refused. p11 may be NULL if text is no URI. */
+ * is refused, and BK_E_POLICY what is weaker than its token's profile. p11 may be NULL if text is no URI. */
 BK_MUST_USE enum bk_code ops_recipients_add(struct ops_recipients *r, struct p11 *p11, const char *text,
                                             const struct bk_log *log, struct bk_err *err);
 

@@ -249,20 +249,45 @@ refuse_sighted(struct bk_err *err)
     return rc;
 }
 
+/* Where the token was seen to rotate blind, an exchange that is not has to be asked for. */
+static enum bk_code
+refuse_silent_sight(const struct ops_token_profile *p, const struct ops_recipient *to, struct bk_err *err)
+{
+    enum bk_code rc = bk_fail(err, BK_E_POLICY,
+                              "%s: its token rotated blind when it was probed (%s, %s), and cannot between these keys",
+                              to->pub.uri, p->file, p->probed);
+
+    bk_err_hint(err, "both keys must be allowed to wrap and unwrap; --blind off lets the data key pass through this "
+                     "host");
+    return rc;
+}
+
+/* *done 0: it is to be exchanged in the sight of this host. */
+static enum bk_code
+replace_unseen(struct rekeying *r, const struct ops_recipient *to, int *done, struct bk_err *err)
+{
+    int possible = r->req->blind != OPS_BLIND_OFF && r->req->add->count == 0 && r->req->remove_count == 0;
+    const struct ops_token_profile *promise;
+    enum bk_code rc = possible ? replace_blind(r, to, done, err) : BK_OK;
+
+    if (rc != BK_OK || *done)
+        return rc;
+    if (r->req->blind == OPS_BLIND_REQUIRED)
+        return refuse_sighted(err);
+    promise = ops_token_profiles_blind(r->req->to->profiles, &r->from->pub, &to->pub);
+    return possible && promise != NULL ? refuse_silent_sight(promise, to, err) : BK_OK;
+}
+
 static enum bk_code
 replace(struct rekeying *r, const struct ops_recipient *to, struct bk_err *err)
 {
     struct bk_wrapped wrapped = {0};
     char id[BK_KEY_ID_TEXT];
     int done = 0, proven = 0;
-    enum bk_code rc = BK_OK;
+    enum bk_code rc = replace_unseen(r, to, &done, err);
 
-    if (r->req->blind != OPS_BLIND_OFF && r->req->add->count == 0 && r->req->remove_count == 0)
-        rc = replace_blind(r, to, &done, err);
     if (rc != BK_OK || done)
         return rc;
-    if (r->req->blind == OPS_BLIND_REQUIRED)
-        return refuse_sighted(err);
     if ((rc = wrap_for(r, to, &wrapped, &proven, err)) != BK_OK)
         return rc;
     if (proven || r->req->unproven)

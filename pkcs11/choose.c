@@ -250,8 +250,8 @@ p11_key_generate(struct p11 *p, const char *text, const struct p11_generate *wha
 }
 
 enum bk_code
-p11_probe(struct p11 *p, const char *text, int lasting, int (*each)(void *ctx, const struct p11_probe_item *item),
-          void *ctx, struct bk_err *err)
+p11_probe(struct p11 *p, const char *text, int lasting, char **token,
+          int (*each)(void *ctx, const struct p11_probe_item *item), void *ctx, struct bk_err *err)
 {
     struct p11_uri uri = {0};
     struct p11_token *t = NULL;
@@ -259,7 +259,10 @@ p11_probe(struct p11 *p, const char *text, int lasting, int (*each)(void *ctx, c
 
     if ((rc = p11_uri_parse(&uri, text, err)) != BK_OK)
         return rc;
+    *token = NULL;
     if ((rc = only_token(p, &uri, &t, err)) == BK_OK)
+        rc = p11_token_uri(t, token, err);
+    if (rc == BK_OK)
         rc = p11_token_probe(t, &uri, lasting, each, ctx, err);
     p11_left_out_explain(p, rc);
     p11_uri_free(&uri);

@@ -20,6 +20,7 @@ struct values {
     uint8_t id[ID_LEN];
     CK_ATTRIBUTE label;
     struct p11_seal seal; /* of what a sealed key opens */
+    CK_ATTRIBUTE bound;   /* of what a binding key opens */
     int encrypts;         /* a secret key for AES-GCM in place of AES key wrap */
 };
 
@@ -122,6 +123,10 @@ fill_secret(struct template *t, struct values *v, const struct p11_generate *wha
         fill_sealed(t, v);
     } else {
         fill_guarded(t, v, demand);
+    }
+    if (what->binding) {
+        v->bound = (CK_ATTRIBUTE){CKA_SENSITIVE, &v->yes, sizeof v->yes};
+        add(t, CKA_UNWRAP_TEMPLATE, &v->bound, sizeof v->bound);
     }
     add(t, CKA_CLASS, &v->secret_class, sizeof v->secret_class);
     add(t, CKA_KEY_TYPE, &v->aes, sizeof v->aes);

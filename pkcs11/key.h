@@ -89,6 +89,9 @@ BK_MUST_USE enum bk_code p11_unwrap_run(struct p11_key *key, const struct bk_wra
 BK_MUST_USE enum bk_code p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism,
                                            const uint8_t *data, size_t len, int sensitive, CK_OBJECT_HANDLE *out,
                                            struct bk_err *err);
+/* C_UnwrapKey of AES key wrap by templates with CKA_VALUE_LEN, or without: 1 if one of them is taken, 0 if all are
+ * refused, -1 for any other answer. Leaves no object. */
+int p11_unwraps_by_template(struct p11_key *key, const uint8_t wrapped[BK_AESKW_LEN], int with_len);
 /* The same into an object of *s that is sealed as seal.h says. */
 BK_MUST_USE enum bk_code p11_open_sealed(struct p11_session *s, const struct p11_key *key,
                                          const uint8_t wrapped[BK_AESKW_LEN], CK_OBJECT_HANDLE *out,
@@ -104,6 +107,8 @@ BK_MUST_USE enum bk_code p11_wrap_by(struct p11_key *key, enum bk_scheme scheme,
                                      struct bk_wrapped *out, struct bk_err *err);
 /* BK_OK if the token does not take a nonce for AES-GCM from its caller, as nothing that draws its own may. */
 BK_MUST_USE enum bk_code p11_gcm_check_own_nonce(struct p11_key *key, struct bk_err *err);
+/* 1 if the token draws the nonce of AES-GCM, 0 if it takes the caller's, -1 if it does no AES-GCM with this key. */
+int p11_gcm_draws_nonce(struct p11_key *key);
 /* p11_wrap_in in the session of the key. */
 BK_MUST_USE enum bk_code p11_wrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_OBJECT_HANDLE object,
                                          uint8_t out[BK_AESKW_LEN], struct bk_err *err);

@@ -31,6 +31,8 @@ size_t p11_tokens_all(struct p11 *p, const struct p11_uri *uri, struct p11_token
 const char *p11_token_label(const struct p11_token *t);
 const char *p11_token_serial(const struct p11_token *t);
 const char *p11_token_where(const struct p11_token *t);
+/* A URI that names it alone; the caller frees. */
+BK_MUST_USE enum bk_code p11_token_uri(const struct p11_token *t, char **out, struct bk_err *err);
 
 /* 1 if private objects can be seen without giving a PIN now. */
 int p11_token_is_open(struct p11_token *t);

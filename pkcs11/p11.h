@@ -68,6 +68,8 @@ BK_MUST_USE enum bk_code p11_uri_check(const char *uri, struct bk_err *err);
 int p11_is_uri(const char *text);
 /* 1 if the URI names an object (object=, id= or type=), 0 if only a token. */
 int p11_uri_names_object(const char *uri);
+/* 1 if both are URIs of one token, by its label and serial number, whatever object they name. */
+int p11_uri_same_token(const char *a, const char *b);
 /* 1 if it carries a pin-value. */
 int p11_uri_has_pin_value(const char *uri);
 
@@ -113,6 +115,7 @@ struct p11_generate {
     int signing;       /* 1: for signing; 0: a KEK */
     int sealed;        /* 1: an AES KEK for blind rotation, made by the security officer (pkcs11/seal.h) */
     int passing;       /* 1: a key that the token forgets with its session, for a trial; not proven */
+    int binding;       /* 1: a passing AES KEK with a CKA_UNWRAP_TEMPLATE: what it opens shall be sensitive */
     const char *owner; /* NULL or text; recorded by the caller */
 };
 
@@ -136,6 +139,17 @@ BK_MUST_USE enum bk_code p11_certificate_store(struct bk_key *key, const uint8_t
  * next step failed; key stays to be closed. BK_E_UNSUPPORTED for a key without a label and an id of its own. */
 BK_MUST_USE enum bk_code p11_key_destroy(struct bk_key *key, struct bk_err *err);
 
+/* Of a token that has AES KEKs: what else it was seen to do. */
+enum p11_fact {
+    P11_FACT_UNWRAPS_WITHOUT_LENGTH, /* C_UnwrapKey, its template without CKA_VALUE_LEN */
+    P11_FACT_UNWRAPS_WITH_LENGTH,    /* and with it */
+    P11_FACT_KEEPS_VALUES,           /* CKA_VALUE of what was opened as sensitive is refused */
+    P11_FACT_FORGETS,                /* an object of a session is gone with it, and was never one of the token's */
+    P11_FACT_TEMPLATE_BINDS,         /* a KEK's CKA_UNWRAP_TEMPLATE holds against what C_UnwrapKey is asked for */
+    P11_FACT_DRAWS_NONCE,            /* of AES-GCM; 0: it takes the caller's */
+    P11_FACTS
+};
+
 /* What a token can do with one kind of key, as it was seen to do it. */
 struct p11_probe_item {
     enum p11_key_kind kind;
@@ -144,16 +158,18 @@ struct p11_probe_item {
     enum bk_scheme scheme; /* a KEK that works: the strongest that opens */
     int refuses_damage; /* 1: a wrapped key or signature with a bit turned over was refused; a KEK or key that works */
     int blind;          /* AES: a data key went from one to another without the host's seeing it */
-    const char *why;    /* why it does not work; NULL if it does */
+    int facts[P11_FACTS]; /* AES: 1, 0, or -1 where it could not be tried */
+    const char *why;      /* why it does not work; NULL if it does */
 };
 
 /*
  * Tries every kind of key that bk can use on the one token that the URI names (its object attributes do not
- * count), by making one, using it as the programs would, and damaging what it wrapped. The keys are objects of a
- * session, and leave nothing; with lasting they are made on the token and removed again, for tokens that make no
- * others. each returns nonzero to stop. BK_OK also when nothing works; an error is one of the token itself.
+ * count; *token becomes the URI of the token alone, and is the caller's to free), by making one, using it as the
+ * programs would, and damaging what it wrapped. The keys are objects of a session, and leave nothing; with lasting they
+ * are made on the token and removed again, for tokens that make no others. each returns nonzero to stop. BK_OK also
+ * when nothing works; an error is one of the token itself.
  */
-BK_MUST_USE enum bk_code p11_probe(struct p11 *p, const char *uri, int lasting,
+BK_MUST_USE enum bk_code p11_probe(struct p11 *p, const char *uri, int lasting, char **token,
                                    int (*each)(void *ctx, const struct p11_probe_item *item), void *ctx,
                                    struct bk_err *err);
 

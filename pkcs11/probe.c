@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/keywrap.h"
+#include "pkcs11/facts.h"
 #include "pkcs11/generate.h"
 
 /* Labels of keys for a trial: nobody else's, and told apart from real ones if they have to be looked for. */
@@ -14,12 +15,14 @@
 struct probe {
     struct p11_token *token;
     int lasting;
+    int binding; /* keys are made with a CKA_UNWRAP_TEMPLATE */
 };
 
 static enum bk_code
 make(const struct probe *pr, const struct p11_probe_item *item, struct bk_key **out, struct bk_err *err)
 {
-    const struct p11_generate what = {.kind = item->kind, .signing = item->signing, .passing = !pr->lasting};
+    const struct p11_generate what = {
+        .kind = item->kind, .signing = item->signing, .passing = !pr->lasting, .binding = pr->binding};
     int encrypts = item->kind == P11_AES256 && item->scheme == BK_SCHEME_AES_GCM;
     char label[sizeof LABEL_PREFIX + 16] = LABEL_PREFIX;
     uint8_t random[8];
@@ -184,6 +187,67 @@ try_gcm(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why)
     return BK_OK;
 }
 
+/* What was wrapped under a fresh KEK; then that the KEK is gone with its session. */
+static void
+find_unwrapping(const struct probe *pr, struct p11_probe_item *item)
+{
+    struct bk_key *key = NULL;
+    struct bk_secret cek = {0};
+    struct bk_wrapped w = {0};
+    struct p11_traits traits = {0};
+
+    if (make(pr, item, &key, NULL) != BK_OK)
+        return;
+    traits = p11_key_of(key)->traits;
+    if (bk_secret_random(&cek, BK_CEK_LEN, NULL) == BK_OK && bk_key_wrap(key, &cek, &w, NULL) == BK_OK)
+        p11_facts_of_unwrapping(p11_key_of(key), &w, item->facts);
+    bk_secret_wipe(&cek);
+    end(pr, key);
+    if (!pr->lasting)
+        p11_facts_of_leaving(pr->token, &traits, item->facts);
+}
+
+static void
+find_binding(const struct probe *pr, struct p11_probe_item *item)
+{
+    const struct probe with_template = {.token = pr->token, .binding = 1};
+    struct bk_key *key = NULL;
+    enum bk_code rc = make(&with_template, item, &key, NULL);
+
+    if (rc == BK_OK)
+        p11_facts_of_binding(p11_key_of(key), item->facts);
+    else if (rc == BK_E_UNSUPPORTED)
+        item->facts[P11_FACT_TEMPLATE_BINDS] = 0;
+    end(&with_template, key);
+}
+
+static void
+find_nonce(const struct probe *pr, struct p11_probe_item *item)
+{
+    const struct probe passing = {.token = pr->token};
+    struct p11_probe_item gcm = {.kind = P11_AES256, .scheme = BK_SCHEME_AES_GCM};
+    struct bk_key *key = NULL;
+
+    if (make(&passing, &gcm, &key, NULL) == BK_OK)
+        item->facts[P11_FACT_DRAWS_NONCE] = p11_gcm_draws_nonce(p11_key_of(key));
+    end(&passing, key);
+}
+
+/* Beside what bk needs to know: each with a key of its own, since a refusal can cost the session. */
+static void
+find_facts(const struct probe *pr, struct p11_probe_item *item)
+{
+    if (item->kind != P11_AES256)
+        return;
+    if (item->works && item->scheme == BK_SCHEME_AES_KW) {
+        find_unwrapping(pr, item);
+        if (!pr->lasting)
+            find_binding(pr, item);
+    }
+    if (!pr->lasting)
+        find_nonce(pr, item);
+}
+
 /* The token itself must be there; what it will not do with a kind of key is the answer and no error. */
 static enum bk_code
 try_kind(const struct probe *pr, struct p11_probe_item *item, struct bk_err *why)
@@ -231,11 +295,14 @@ p11_token_probe(struct p11_token *t, const struct p11_uri *uri, int lasting,
         struct bk_err why = {0};
 
         item.refuses_damage = -1;
+        for (size_t f = 0; f < P11_FACTS; f++)
+            item.facts[f] = -1;
         if ((rc = try_kind(&pr, &item, &why)) != BK_OK) {
             if (err != NULL)
                 *err = why;
             break;
         }
+        find_facts(&pr, &item);
         if ((rc = check_still_there(&pr, err)) == BK_OK && each(ctx, &item) != 0)
             break;
     }

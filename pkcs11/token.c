@@ -208,6 +208,12 @@ p11_token_where(const struct p11_token *t)
     return t->where;
 }
 
+enum bk_code
+p11_token_uri(const struct p11_token *t, char **out, struct bk_err *err)
+{
+    return p11_uri_hint(&t->info, NULL, NULL, out, err);
+}
+
 int
 p11_login_failed(struct p11 *p)
 {

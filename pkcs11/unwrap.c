@@ -88,6 +88,29 @@ p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mec
     return p11_call_fail(&s->port, err, "opening a wrapped key");
 }
 
+int
+p11_unwraps_by_template(struct p11_key *key, const uint8_t wrapped[BK_AESKW_LEN], int with_len)
+{
+    CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
+    struct p11_session *s = &key->session;
+    struct secret_template t;
+    CK_OBJECT_HANDLE object = P11_NO_HANDLE;
+    CK_RV rv = CKR_GENERAL_ERROR;
+
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+        if (variants[i].with_len != with_len)
+            continue;
+        template_fill(&t, variants[i].type, with_len ? BK_CEK_LEN : 0, 1);
+        rv = P11_CALL(&s->port, C_UnwrapKey, s->handle, &mechanism, key->handle, (CK_BYTE *)(uintptr_t)wrapped,
+                      BK_AESKW_LEN, t.at, t.count, &object);
+        if (rv == CKR_OK) {
+            p11_key_drop_object(key, object);
+            return 1;
+        }
+    }
+    return p11_rv_is_parameter(rv) ? 0 : -1;
+}
+
 /* Reads the value of a session object into a fresh secret of exactly want bytes. */
 static enum bk_code
 read_value(struct p11_key *key, CK_OBJECT_HANDLE object, size_t want, struct bk_secret *out, struct bk_err *err)

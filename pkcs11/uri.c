@@ -351,3 +351,22 @@ p11_uri_has_pin_value(const char *text)
 
     return p11_is_uri(text) && query != NULL && has_attribute(query + 1, '&', "pin-value");
 }
+
+int
+p11_uri_same_token(const char *a, const char *b)
+{
+    struct p11_uri left = {0};
+    struct p11_uri right = {0};
+    int same = 0;
+
+    if (p11_uri_parse(&left, a, NULL) == BK_OK && p11_uri_parse(&right, b, NULL) == BK_OK) {
+        const CK_TOKEN_INFO *one = p11_kit_uri_get_token_info(left.kit);
+        const CK_TOKEN_INFO *other = p11_kit_uri_get_token_info(right.kit);
+
+        same = memcmp(one->label, other->label, sizeof one->label) == 0 &&
+               memcmp(one->serialNumber, other->serialNumber, sizeof one->serialNumber) == 0;
+    }
+    p11_uri_free(&left);
+    p11_uri_free(&right);
+    return same;
+}

@@ -271,6 +271,26 @@ foreign_nonce_step(struct p11_key *key, void *args, struct bk_err *err)
     return memcmp(nonce, ours, sizeof nonce) == 0 ? BK_E_POLICY : BK_OK;
 }
 
+int
+p11_gcm_draws_nonce(struct p11_key *key)
+{
+    struct bk_secret cek = {0};
+    struct bk_wrapped out = {0};
+    int draws = -1;
+    enum bk_code rc = bk_secret_random(&cek, BK_CEK_LEN, NULL);
+
+    if (rc == BK_OK)
+        rc = p11_key_run(key, foreign_nonce_step, &cek, NULL);
+    if (rc == BK_OK)
+        draws = 1;
+    else if (rc == BK_E_POLICY)
+        draws = 0;
+    else if (p11_wrap_by(key, BK_SCHEME_AES_GCM, &cek, &out, NULL) == BK_OK)
+        draws = 1; /* it only refused ours */
+    bk_secret_wipe(&cek);
+    return draws;
+}
+
 enum bk_code
 p11_gcm_check_own_nonce(struct p11_key *key, struct bk_err *err)
 {

@@ -79,6 +79,12 @@ p11_token_where(const struct p11_token *t)
     return t->where;
 }
 
+enum bk_code
+p11_token_uri(const struct p11_token *t, char **out, struct bk_err *err)
+{
+    return (*out = strdup(t->uri)) == NULL ? bk_fail_nomem(err) : BK_OK;
+}
+
 /* --- which tokens there are --------------------------------------------------------------------------------------- */
 
 /* A token as a worker tells of it; texts are in the message. */

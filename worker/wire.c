@@ -166,6 +166,8 @@ wire_put_probe_item(struct wire_out *o, const struct p11_probe_item *item)
     wire_put_u32(o, (uint32_t)item->scheme);
     wire_put_u32(o, (uint32_t)(item->refuses_damage + 1));
     wire_put_u32(o, item->blind != 0);
+    for (size_t i = 0; i < P11_FACTS; i++)
+        wire_put_u32(o, (uint32_t)(item->facts[i] + 1));
     wire_put_text(o, item->why);
 }
 
@@ -414,6 +416,8 @@ wire_get_probe_item(struct wire_in *in, struct p11_probe_item *item)
     item->scheme = (enum bk_scheme)wire_get_below(in, BK_SCHEME_LAST + 1);
     item->refuses_damage = wire_get_tristate(in);
     item->blind = wire_get_flag(in);
+    for (size_t i = 0; i < P11_FACTS; i++)
+        item->facts[i] = wire_get_tristate(in);
     item->why = wire_get_text(in);
 }
 

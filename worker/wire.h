@@ -11,7 +11,7 @@
 #include "pkcs11/uri.h"
 
 /* Both sides must be of one build; the first word of a worker says which it is. */
-#define WIRE_VERSION 2
+#define WIRE_VERSION 3
 
 /* The largest message: a certificate of 64 KiB and what goes with it. */
 #define WIRE_MAX 98304

@@ -7,7 +7,17 @@
 /* A certificate here only carries a key; trust is pinned elsewhere, so a long life does no harm. */
 #define DAYS_DEFAULT 3650
 
-enum { OPT_TYPE = CMD_OPT_OWN, OPT_USE, OPT_OWNER, OPT_DAYS, OPT_FORCE, OPT_ON_TOKEN, OPT_MAX_AGE };
+enum {
+    OPT_TYPE = CMD_OPT_OWN,
+    OPT_USE,
+    OPT_OWNER,
+    OPT_DAYS,
+    OPT_FORCE,
+    OPT_ON_TOKEN,
+    OPT_MAX_AGE,
+    OPT_SIGN_CERT,
+    OPT_AGAINST
+};
 
 static const struct option options[] = {
     CMD_COMMON_OPTIONS,
@@ -19,6 +29,10 @@ static const struct option options[] = {
     {"force", no_argument, NULL, OPT_FORCE},
     {"on-token", no_argument, NULL, OPT_ON_TOKEN},
     {"max-age", required_argument, NULL, OPT_MAX_AGE},
+    {"sign", required_argument, NULL, 's'},
+    {"sign-cert", required_argument, NULL, OPT_SIGN_CERT},
+    {"against", required_argument, NULL, OPT_AGAINST},
+    {"trust", required_argument, NULL, 't'},
     {0},
 };
 
@@ -27,7 +41,7 @@ const char key_help[] =
     "       bk-key list [URI]\n"
     "       bk-key show URI\n"
     "       bk-key export [-o FILE] URI\n"
-    "       bk-key probe [--on-token] URI\n"
+    "       bk-key probe [--on-token] [-o FILE [-s KEY]] [--against FILE [-t TRUST]] URI\n"
     "       bk-key audit [--max-age DAYS] URI\n"
     "\n"
     "generate  makes a key in the token that URI names by token= and object=, not extractable, proves\n"
@@ -35,7 +49,8 @@ const char key_help[] =
     "list      the keys and certificates on the tokens that URI allows; without a PIN, public ones only\n"
     "show      one key: attributes as the module claims them, and how it can be wrapped to\n"
     "export    the public half, with its scheme and URI as text above the PEM block\n"
-    "probe     tries what the token that URI names can do, with keys that it forgets at once\n"
+    "probe     tries what the token that URI names can do, with keys that it forgets at once; -o keeps\n"
+    "          the result as the token's profile, for --against and the other programs' --token-profile\n"
     "audit     what the keys that URI allows say of themselves that an auditor would object to\n"
     "\n"
     "      --type TYPE      rsa3072, rsa4096, p256, p384 or aes256\n"
@@ -43,9 +58,13 @@ const char key_help[] =
     "                       (for blind rotation alone; asks for the security officer's PIN)\n"
     "      --owner TEXT     the name in the certificate (default: the key's label)\n"
     "      --days N         how long the certificate is valid (default 3650)\n"
-    "  -o, --output FILE    where the public half or certificate goes (export: standard output)\n"
+    "  -o, --output FILE    where the public half, certificate or profile goes (export: standard output)\n"
     "      --force          replace FILE if it is there\n"
     "      --on-token       probe with keys that are made on the token and removed again\n"
+    "  -s, --sign KEY       sign the profile with the key that this URI names\n"
+    "      --sign-cert FILE its certificate, if that is not on the token\n"
+    "      --against FILE   compare with an earlier profile: exit 4 if the token does less than then\n"
+    "  -t, --trust TRUST    who must have signed that: a PEM file or sha256:FINGERPRINT; repeat\n"
     "      --max-age DAYS   audit: object to keys that are older, or do not say how old they are\n"
     "      --profile NAME   options from this profile of bk.conf(5)\n"
     "      --config FILE    the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
@@ -59,34 +78,38 @@ const char key_help[] =
     "example: bk-key generate --type p384 --use kek -o kek.pem \\\n"
     "                 'pkcs11:token=restore;object=kek-2026?pin-source=file:pin'\n"
     "\n"
-    "exit status: 0 done, 2 usage, 3 token or key not available, 4 audit has findings, 5 output failed,\n"
+    "exit status: 0 done, 2 usage, 3 token or key not available, 4 audit has findings or the token does\n"
+    "             less than its profile says, 5 output failed, 1 the profile is forged,\n"
     "             8 a defect of bk-key, 9 PIN refused (do not try again)\n";
-
-static const struct {
-    const char *name;
-    enum p11_key_kind kind;
-} types[] = {
-    {"rsa3072", P11_RSA3072}, {"rsa4096", P11_RSA4096}, {"p256", P11_P256}, {"p384", P11_P384}, {"aes256", P11_AES256}};
-
-const char *
-key_type_text(enum p11_key_kind kind)
-{
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (types[i].kind == kind)
-            return types[i].name;
-    return "?";
-}
 
 static enum bk_code
 take_type(struct key_args *a, const char *value, struct bk_err *err)
 {
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (strcmp(value, types[i].name) == 0) {
-            a->type = types[i].kind;
-            a->has_type = 1;
-            return BK_OK;
-        }
+    if (cmd_kind_from_text(value, &a->type)) {
+        a->has_type = 1;
+        return BK_OK;
+    }
     return bk_fail(err, BK_E_USAGE, "--type: \"%s\" is none of rsa3072, rsa4096, p256, p384, aes256", value);
+}
+
+static enum bk_code
+take_probe(struct key_args *a, int option, const char *value, struct bk_err *err)
+{
+    switch (option) {
+    case 's':
+        a->sign = value;
+        return BK_OK;
+    case OPT_SIGN_CERT:
+        a->sign_cert = value;
+        return BK_OK;
+    case OPT_AGAINST:
+        a->against = value;
+        return BK_OK;
+    case 't':
+        return cmd_list_add(&a->trust, value, err);
+    default:
+        return bk_fail(err, BK_E_INTERNAL, "option %d is in no table", option);
+    }
 }
 
 static enum bk_code
@@ -121,7 +144,7 @@ take(void *args, int option, const char *value, struct bk_err *err)
         a->on_token = 1;
         return BK_OK;
     default:
-        return bk_fail(err, BK_E_INTERNAL, "option %d is in no table", option);
+        return take_probe(a, option, value, err);
     }
 }
 
@@ -138,6 +161,24 @@ check_generate(const struct key_args *a, struct bk_err *err)
         return bk_fail(err, BK_E_USAGE, "generate: only an AES key (--type aes256) can be for blind rotation alone");
     if (a->type == P11_AES256 && a->output != NULL)
         return bk_fail(err, BK_E_USAGE, "generate: an AES key has no public half for -o");
+    return BK_OK;
+}
+
+static enum bk_code
+check_probe(const struct key_args *a, struct bk_err *err)
+{
+    if (p11_uri_names_object(a->uri))
+        return bk_fail(err, BK_E_USAGE, "probe: name a token, not a key: the trial makes its own");
+    if (a->sign != NULL && !p11_is_uri(a->sign))
+        return cmd_no_uri("--sign", err);
+    if (a->sign != NULL && a->output == NULL)
+        return bk_fail(err, BK_E_USAGE, "--sign signs what goes into --output FILE");
+    if (a->sign == NULL && a->sign_cert != NULL)
+        return bk_fail(err, BK_E_USAGE, "--sign-cert goes with --sign");
+    if (a->trust.count > 0 && a->against == NULL)
+        return bk_fail(err, BK_E_USAGE, "--trust says who must have signed what --against names");
+    if (a->output != NULL && strcmp(a->output, "-") == 0)
+        return bk_fail(err, BK_E_USAGE, "--output: the table goes to standard output, the profile into a file");
     return BK_OK;
 }
 
@@ -181,15 +222,17 @@ check(struct key_args *a, const struct cmd_rest *rest, struct bk_err *err)
         return bk_fail(err, BK_E_USAGE, "--on-token goes with probe");
     if (a->verb != KEY_AUDIT && a->max_age > 0)
         return bk_fail(err, BK_E_USAGE, "--max-age goes with audit");
-    if (a->verb == KEY_PROBE && p11_uri_names_object(a->uri))
-        return bk_fail(err, BK_E_USAGE, "probe: name a token, not a key: the trial makes its own");
+    if (a->verb == KEY_PROBE && (rc = check_probe(a, err)) != BK_OK)
+        return rc;
+    if (a->verb != KEY_PROBE && (a->sign != NULL || a->sign_cert != NULL || a->against != NULL || a->trust.count > 0))
+        return bk_fail(err, BK_E_USAGE, "--sign, --sign-cert, --against and --trust go with probe");
     return cmd_json_not_mixed(&a->common, a->verb == KEY_EXPORT && a->output == NULL ? "-" : a->output, err);
 }
 
 enum bk_code
 key_args(int argc, char **argv, struct key_args *a, struct bk_err *err)
 {
-    static const struct cmd_option_set set = {options, "o:", take};
+    static const struct cmd_option_set set = {options, "o:s:t:", take};
     struct cmd_rest rest = {0};
     enum bk_code rc;
 
@@ -204,4 +247,5 @@ void
 key_args_free(struct key_args *a)
 {
     cmd_common_free(&a->common);
+    cmd_list_free(&a->trust);
 }

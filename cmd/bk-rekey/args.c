@@ -12,6 +12,7 @@ enum {
     OPT_REMOVE,
     OPT_SIGN_CERT,
     OPT_BLIND,
+    OPT_TOKEN_PROFILE,
     OPT_UNPROVEN,
     OPT_RAW_RSA,
     OPT_REASON,
@@ -29,6 +30,7 @@ static const struct option options[] = {
     {"sign-cert", required_argument, NULL, OPT_SIGN_CERT},
     {"trust", required_argument, NULL, 't'},
     {"blind", required_argument, NULL, OPT_BLIND},
+    {"token-profile", required_argument, NULL, OPT_TOKEN_PROFILE},
     {"unproven", no_argument, NULL, OPT_UNPROVEN},
     {"raw-rsa", no_argument, NULL, OPT_RAW_RSA},
     {"reason", required_argument, NULL, OPT_REASON},
@@ -57,6 +59,8 @@ const char rekey_help[] =
     "                             the default) and who may rotate them (rotate:), yourself included\n"
     "      --blind MODE           required, preferred (default) or off: exchange AES keys of one token\n"
     "                             without the data key passing through this host\n"
+    "      --token-profile FILE   of a token, by bk-key probe -o: refuse what is weaker than that, and\n"
+    "                             an exchange that is not blind where it could be; repeat\n"
     "      --unproven             let the old key go although the new one was not seen to open; recorded\n"
     "      --raw-rsa              open RSA-OAEP by bare RSA in the token where its module does not\n"
     "                             know SHA-256, and undo the padding on this host\n"
@@ -165,6 +169,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return cmd_list_add(&a->trust, value, err);
     case OPT_BLIND:
         return take_blind(a, value, err);
+    case OPT_TOKEN_PROFILE:
+        return cmd_list_add(&a->token_profiles, value, err);
     case OPT_REASON:
         return take_reason(a, value, err);
     default:
@@ -221,6 +227,7 @@ rekey_args_free(struct rekey_args *a)
 {
     cmd_list_free(&a->add);
     cmd_list_free(&a->trust);
+    cmd_list_free(&a->token_profiles);
     free(a->remove);
     cmd_common_free(&a->common);
 }

@@ -3,6 +3,7 @@
 #define BK_CMD_REKEY_ARGS_H
 
 #include "cmd/common/cmd.h"
+#include "cmd/common/token_profile.h"
 #include "ops/rekey.h"
 
 struct rekey_args {
@@ -15,6 +16,7 @@ struct rekey_args {
     const char *sign;
     const char *sign_cert;
     struct cmd_list trust;
+    struct cmd_list token_profiles;
     enum ops_blind blind;
     int unproven;
     int dry_run;

@@ -7,6 +7,7 @@ struct rekey {
     struct cmd cmd;
     struct ops_trust trust;
     struct ops_keyring from;
+    struct ops_token_profiles profiles;
     struct ops_recipients to;
     struct ops_recipients add;
     struct ops_signer signer;
@@ -16,9 +17,11 @@ struct rekey {
 static enum bk_code
 load_recipients(struct rekey *r, const struct rekey_args *a, struct p11 *p11, struct bk_err *err)
 {
-    enum bk_code rc = BK_OK;
+    enum bk_code rc = cmd_token_profiles_read(&a->token_profiles, &r->profiles, err);
 
-    if (a->to != NULL)
+    r->to.profiles = &r->profiles;
+    r->add.profiles = &r->profiles;
+    if (rc == BK_OK && a->to != NULL)
         rc = ops_recipients_add(&r->to, p11, a->to, &r->cmd.log, err);
     if (rc == BK_OK && r->to.count > 1)
         rc = bk_fail(err, BK_E_USAGE, "--to: %s holds %zu keys; one takes the old one's place, others come with --add",
@@ -138,6 +141,7 @@ main(int argc, char **argv)
     ops_trust_free(&r.trust);
     ops_recipients_free(&r.to);
     ops_recipients_free(&r.add);
+    ops_token_profiles_free(&r.profiles);
     ops_signer_close(&r.signer);
     cmd_end(&r.cmd);
     rekey_args_free(&args);

@@ -16,6 +16,7 @@ enum {
     OPT_ALLOW_EMPTY,
     OPT_DETACH,
     OPT_FORCE,
+    OPT_TOKEN_PROFILE,
 };
 
 static const struct option options[] = {
@@ -23,6 +24,7 @@ static const struct option options[] = {
     {"recipient", required_argument, NULL, 'r'},
     {"sign", required_argument, NULL, 's'},
     {"sign-cert", required_argument, NULL, OPT_SIGN_CERT},
+    {"token-profile", required_argument, NULL, OPT_TOKEN_PROFILE},
     {"output", required_argument, NULL, 'o'},
     {"kind", required_argument, NULL, OPT_KIND},
     {"public-label", required_argument, NULL, OPT_LABEL},
@@ -50,6 +52,8 @@ const char wrap_help[] =
     "                             key's PKCS#11 URI; repeat for more than one\n"
     "  -s, --sign KEY             the signing key's PKCS#11 URI\n"
     "      --sign-cert FILE       its certificate, if that is not on the token\n"
+    "      --token-profile FILE   of a recipient's token, by bk-key probe -o: refuse what is weaker than\n"
+    "                             that; repeat\n"
     "  -o, --output OUT           a file, or - for standard output\n"
     "      --detach               put the wrapped keys into OUT.keys and none into the archive\n"
     "      --manifest FILE        also a copy of the signed manifest, to be kept elsewhere\n"
@@ -182,6 +186,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return take_meta(a, value, err);
     case OPT_META_FILE:
         return cmd_list_add(&a->meta_files, value, err);
+    case OPT_TOKEN_PROFILE:
+        return cmd_list_add(&a->token_profiles, value, err);
     case OPT_ALLOW_EMPTY:
         a->allow_empty = 1;
         return BK_OK;
@@ -242,5 +248,6 @@ wrap_args_free(struct wrap_args *a)
     free(a->notes);
     cmd_list_free(&a->meta_files);
     cmd_list_free(&a->recipients);
+    cmd_list_free(&a->token_profiles);
     cmd_common_free(&a->common);
 }

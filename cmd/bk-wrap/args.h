@@ -4,12 +4,14 @@
 
 #include "base/buf.h"
 #include "cmd/common/cmd.h"
+#include "cmd/common/token_profile.h"
 #include "format/key_package.h"
 #include "ops/wrap.h"
 
 struct wrap_args {
     struct cmd_common common;
     struct cmd_list recipients;
+    struct cmd_list token_profiles;
     const char *sign;
     const char *sign_cert;
     const char *output;

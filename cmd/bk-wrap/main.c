@@ -9,6 +9,7 @@
 
 struct wrap {
     struct cmd cmd;
+    struct ops_token_profiles profiles;
     struct ops_recipients recipients;
     struct ops_signer signer;
     struct ops_wrap_result result;
@@ -20,7 +21,10 @@ open_keys(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
     struct p11 *p11;
     enum bk_code rc = cmd_p11(&w->cmd, &p11, err);
 
+    w->recipients.profiles = &w->profiles;
     cmd_warn_pin_value(&w->cmd, a->sign);
+    if (rc == BK_OK)
+        rc = cmd_token_profiles_read(&a->token_profiles, &w->profiles, err);
     if (rc == BK_OK)
         rc = ops_signer_open(&w->signer, p11, a->sign, a->sign_cert, err);
     for (size_t i = 0; i < a->recipients.count && rc == BK_OK; i++) {
@@ -159,6 +163,7 @@ main(int argc, char **argv)
     if (rc == BK_OK && !done)
         rc = report(&w, &args, run(&w, &args, &err), &err);
     ops_recipients_free(&w.recipients);
+    ops_token_profiles_free(&w.profiles);
     ops_signer_close(&w.signer);
     cmd_end(&w.cmd);
     wrap_args_free(&args);

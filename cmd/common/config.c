@@ -133,13 +133,14 @@ check_file(int fd, const char *path, struct bk_err *err)
     else
         rc = cmd_config_check_folders(path, geteuid(), err);
     if (rc != BK_OK)
-        bk_err_hint(err, "a profile can name commands and whom to trust: only you and root may be able to write it "
-                         "(chmod go-w, chown)");
+        bk_err_hint(err,
+                    "what configures can name commands and whom to trust: only you and root may be able to write it "
+                    "(chmod go-w, chown)");
     return rc;
 }
 
-static enum bk_code
-read_file(const char *path, char *room, size_t size, size_t *len, struct bk_err *err)
+enum bk_code
+cmd_config_read(const char *path, char *room, size_t size, size_t *len, struct bk_err *err)
 {
     struct store_source *src = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -175,7 +176,7 @@ cmd_profile_read(const char *config, const char *name, struct cmd_profile *out, 
         rc = bk_fail_nomem(err);
         goto done;
     }
-    if ((rc = read_file(path, room, CONFIG_BYTES + 1, &len, err)) != BK_OK)
+    if ((rc = cmd_config_read(path, room, CONFIG_BYTES + 1, &len, err)) != BK_OK)
         goto done;
     rc = cmd_profile_parse(path, room, len, name, out, err);
 done:

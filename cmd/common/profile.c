@@ -29,6 +29,7 @@ static const struct {
     enum cmd_key kind;
 } keys[] = {
     {"add", CMD_KEY_LIST},
+    {"against", CMD_KEY_REFUSED},
     {"allow-empty", CMD_KEY_FLAG},
     {"allow-unverified", CMD_KEY_FLAG},
     {"blind", CMD_KEY_VALUE},
@@ -72,6 +73,7 @@ static const struct {
     {"sign", CMD_KEY_VALUE},
     {"sign-cert", CMD_KEY_VALUE},
     {"to", CMD_KEY_VALUE},
+    {"token-profile", CMD_KEY_LIST},
     {"token-timeout", CMD_KEY_VALUE},
     {"trust", CMD_KEY_LIST},
     {"type", CMD_KEY_VALUE},

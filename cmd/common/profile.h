@@ -48,6 +48,10 @@ BK_MUST_USE enum bk_code cmd_config_path(const char *config, char **out, struct 
  * itself is not looked at. */
 BK_MUST_USE enum bk_code cmd_config_check_folders(const char *path, uid_t owner, struct bk_err *err);
 
+/* Reads a file that configures, of at most size - 1 bytes. BK_E_USAGE if it cannot be read, is longer, or somebody
+ * other than root and this user could have written it. */
+BK_MUST_USE enum bk_code cmd_config_read(const char *path, char *room, size_t size, size_t *len, struct bk_err *err);
+
 /* Finds the file, checks that nobody else can write it, since it can name commands and whom to trust, and reads the
  * profile. */
 BK_MUST_USE enum bk_code cmd_profile_read(const char *config, const char *name, struct cmd_profile *out,

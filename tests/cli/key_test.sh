@@ -390,7 +390,8 @@ probes() {
         expect_stdout '^p384 +kek +works, ecdh-p384$'
         expect_stdout '^rsa3072 +kek +works, rsa-oaep-sha1$'
         expect_stdout '^rsa3072 +sign +works$'
-        check 'seven kinds of key were tried' test "$(wc -l <"$T/stdout")" -eq 7
+        check 'seven kinds of key were tried' test "$(grep -c '^[a-z0-9]' "$T/stdout")" -eq 7
+        check 'six facts of AES keys are told' test "$(grep -c '^  [yn?]' "$T/stdout")" -eq 6
         check 'and all work' test "$(grep -c ' works' "$T/stdout")" -eq 7
         expect_exit 0 bk-key list "$uri"
         no_output
@@ -411,6 +412,54 @@ probes() {
     expect_stderr 'matches [0-9]+ tokens'
 }
 
+# What a probe found is kept, signed, compared, and held against the programs.
+token_profiles() {
+    printf '\n# profiles of tokens\n'
+    local uri="pkcs11:token=probed?pin-source=file:$T/probed.pin"
+    make_token signs
+    make_key signs backup p256 sign
+    make_key probed rsa rsa3072 kek
+    expect_exit 0 bk-key probe -q -o "$T/profile.json" "$uri"
+    tr -d '\n' <"$T/profile.json" >"$T/json" && echo >>"$T/json"
+    json_is "$T/json" 'o["bkTokenProfile"] == 1 and "token=probed" in o["token"] and len(o["kinds"]) == 7'
+    json_is "$T/json" 'o["kinds"][0]["facts"]["keepsValues"] and not o["kinds"][0]["facts"]["drawsNonce"]'
+    expect_exit 2 bk-key probe -q -o "$T/profile.json" "$uri"
+    expect_stderr 'exists already'
+    expect_exit 0 bk-key probe -q --force -o "$T/signed" -s "$(key_uri signs backup)" "$uri"
+    check 'openssl verifies the signed one' openssl cms -verify -inform DER -in "$T/signed" -noverify -out "$T/inner.json"
+    check 'and gets the same out of it' diff <(grep -v probed "$T/profile.json") <(grep -v probed "$T/inner.json")
+    expect_exit 0 bk-key probe --against "$T/profile.json" "$uri"
+    expect_stderr 'nothing is missing of what'
+    expect_exit 0 bk-key probe -q --against "$T/signed" -t "$T/backup.pem" "$uri"
+    expect_exit 2 bk-key probe -q --against "$T/signed" "$uri"
+    expect_stderr 'trust says by whom'
+    expect_exit 1 bk-key probe -q --against "$T/signed" -t "$T/rsa.pem" "$uri"
+    expect_exit 1 bk-key probe -q --against "$T/profile.json" -t "$T/backup.pem" "$uri"
+    expect_stderr 'nobody has signed it'
+    cp "$T/signed" "$T/forged"
+    flip "$T/forged" 300
+    expect_exit 1 bk-key probe -q --against "$T/forged" -t "$T/backup.pem" "$uri"
+    expect_exit 2 bk-key probe -q --against "$T/profile.json" "pkcs11:token=signs?pin-source=file:$T/signs.pin"
+    expect_stderr 'profile of another token'
+    sed 's/rsa-oaep-sha1/rsa-oaep-sha256/' "$T/profile.json" >"$T/better.json"
+    expect_exit 4 bk-key probe -q --against "$T/better.json" -o "$T/not.json" "$uri"
+    expect_stderr 'rsa3072 kek: proved rsa-oaep-sha256, and only rsa-oaep-sha1 now'
+    expect_stderr 'does less than .*: 1 of 7 lines'
+    no_file "$T/not.json"
+    local -a wrap=(bk-wrap -q -r "$(key_uri probed rsa)" -s "$(key_uri signs backup)" -o "$T/x.bk")
+    expect_exit 4 "${wrap[@]}" --token-profile "$T/better.json" "$T/profile.json"
+    expect_stderr 'no more than rsa-oaep-sha1 now'
+    no_file "$T/x.bk"
+    expect_exit 4 bk-wrap -q -r "$T/rsa.pem" "${wrap[@]:4}" --token-profile "$T/better.json" "$T/profile.json"
+    expect_exit 0 "${wrap[@]}" --token-profile "$T/signed" "$T/profile.json"
+    expect_exit 2 "${wrap[@]}" --token-profile "$T/signed" --token-profile "$T/profile.json" "$T/profile.json"
+    expect_stderr 'are profiles of one token'
+    expect_exit 2 bk-key probe -s "$(key_uri signs backup)" "$uri"
+    expect_exit 2 bk-key list --against "$T/signed" "$uri"
+    expect_exit 2 bk-key probe -t "$T/backup.pem" "$uri"
+    expect_exit 2 bk-key probe --against "$T/nothing" "$uri"
+}
+
 make_token keys
 make_token other # so that a URI has to say which one it means
 all_types
@@ -425,6 +474,7 @@ no_pin
 wrong_pin
 terminals
 probes
+token_profiles
 printf '\n# audit\n'
 make_token audited
 audited="pkcs11:token=audited?pin-source=file:$T/audited.pin"

@@ -355,6 +355,7 @@ world_rekey(struct world *w, const char *name, int from, int to, int prove, cons
 
     if (to >= 0)
         world_recipients(w, &successor, to, -1);
+    successor.profiles = w->profiles;
     req.from = &ring;
     req.to = &successor;
     req.add = req.add == NULL ? &nobody : req.add;

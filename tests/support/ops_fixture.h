@@ -23,8 +23,9 @@ struct world {
     struct bk_buf cert[W_SIGNERS];
     struct ops_trust trust; /* both backup signers as backup, the rotator as rotate; the stranger not at all */
     char warnings[16384];
-    struct bk_log log;          /* collects warnings */
-    struct bk_err err;          /* of the last call */
+    const struct ops_token_profiles *profiles; /* for world_rekey's successor; NULL: none */
+    struct bk_log log;                         /* collects warnings */
+    struct bk_err err;                         /* of the last call */
     void (*around)(int begins); /* called right before and after each call of ops/, for tests that let calls fail */
 };
 

@@ -53,6 +53,12 @@ probed() {
     check "$1: takes nothing that was damaged" not_in DAMAGED "$T/stdout"
     found=$(table_row "$1" <"$T/stdout")
     check "$1: docs/TOKENS.md has the row: $found" grep -qxF -- "$found" "$ROOT/docs/TOKENS.md"
+    found=$(facts_row "$1" <"$T/stdout")
+    if [[ $found != *'? | ? | ? | ? | ? | ?'* ]]; then
+        check "$1: and of AES keys: $found" grep -qxF -- "$found" "$ROOT/docs/TOKENS.md"
+    fi
+    expect_exit 0 bk-key probe -q "${how[@]}" -o "$T/$1.profile" "$uri"
+    expect_exit 0 bk-key probe -q "${how[@]}" --against "$T/$1.profile" "$uri"
     expect_exit 0 bk-key list "$uri"
     check "$1: no key of the trial is left" not_in bk-probe "$T/stdout"
 }
@@ -67,6 +73,9 @@ table_row() {
             print row " |"
         }'
 }
+
+# facts_row MODULE : the same of the facts about AES keys.
+facts_row() { awk -v row="| $1" '/^  [yn?]/ { row = row " | " $1 } END { print row " |" }'; }
 
 not_in() { ! grep -q -- "$1" "$2"; }
 

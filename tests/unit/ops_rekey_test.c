@@ -171,6 +171,45 @@ blind_where_both_keys_are_aes(void **state)
     assert_only(w, W_KEK_AES, W_KEK_P256);
 }
 
+/* The fake keys' token was seen to rotate blind. What becomes of that is told, and an exchange that cannot be blind for
+ * what was asked for goes on. */
+static void
+what_was_blind_is_not_seen_silently(void **state)
+{
+    struct world *w = *state;
+    char file[] = "kept.json", token[] = "pkcs11:token=fake", probed[] = "2026-11-24T07:00:00Z";
+    struct ops_token_profile kept = {
+        .file = file,
+        .token = token,
+        .probed = probed,
+        .kinds = {{.kind = P11_AES256, .works = 1, .scheme = BK_SCHEME_AES_KW, .blind = 1}},
+        .count = 1};
+    const struct ops_token_profiles profiles = {&kept, 1};
+    const struct ops_rekey off = {.blind = OPS_BLIND_OFF};
+    struct ops_recipients added = {0};
+    struct ops_rekey_result result;
+
+    wrap_for(w, W_KEK_AES);
+    w->profiles = &profiles;
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_AES, W_KEK_AES_2, 1, NULL, &result), BK_OK);
+    assert_int_equal(result.blindness, BK_BLIND_HOST_BLIND);
+    fake_key_forbid_blind(w->kek[W_KEK_AES]);
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_AES_2, W_KEK_AES, 1, NULL, &result), BK_E_POLICY);
+    assert_non_null(strstr(w->err.message, "rotated blind when it was probed (kept.json, 2026-11-24T07:00:00Z)"));
+    assert_only(w, W_KEK_AES_2, W_KEK_AES);
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_AES_2, W_KEK_P256, 1, NULL, &result), BK_OK);
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_P256, W_KEK_AES_2, 1, NULL, &result), BK_OK);
+    world_recipients(w, &added, W_KEK_P384, -1);
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_AES_2, W_KEK_AES, 1, &(struct ops_rekey){.add = &added}, &result),
+                     BK_OK);
+    world_recipients_free(&added);
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_AES, W_KEK_AES_2, 1, &off, &result), BK_OK);
+    kept.kinds[0].blind = 0;
+    assert_int_equal(world_rekey(w, "a.bk", W_KEK_AES_2, W_KEK_AES, 1, NULL, &result), BK_OK);
+    assert_int_equal(result.blindness, BK_BLIND_HOST);
+    w->profiles = NULL;
+}
+
 static void
 added_and_removed(void **state)
 {
@@ -520,6 +559,7 @@ main(void)
         TEST(the_history_names_every_key),
         TEST(a_full_slot_changes_nothing),
         TEST(reads_do_not_depend_on_the_payload),
+        TEST(what_was_blind_is_not_seen_silently), /* last: one key is never blind again */
     };
 
     return cmocka_run_group_tests(tests, world_make, world_free);

@@ -157,6 +157,7 @@ setup(void **state)
     bk_key_close(generate(&r, A ";object=aes-2", P11_AES256, 0));
     bk_key_close(generate(&r, A ";object=p256", P11_P256, 0));
     bk_key_close(generate(&r, A ";object=sign", P11_P256, 1));
+    bk_key_close(generate(&r, A ";object=rsa", P11_RSA3072, 0));
     bk_key_close(generate(&r, B ";object=aes-b", P11_AES256, 0));
     finish(&r);
     return r.asked == 2 ? 0 : -1;
@@ -373,22 +374,27 @@ lists_and_probes(void **state)
     struct run r;
     int counts[2] = {0, -1};
     size_t tokens = 0;
+    char *token = NULL;
 
     (void)state;
     start(&r);
     ok(p11_list(r.p, A, 0, count_item, counts, &tokens, &err));
-    assert_int_equal(counts[0], 2); /* two public halves */
+    assert_int_equal(counts[0], 3); /* public halves */
     assert_int_equal(r.asked, 0);
     counts[0] = 0;
     ok(p11_list(r.p, A, 1, count_item, counts, &tokens, &err));
-    assert_int_equal(counts[0], 6);
+    assert_int_equal(counts[0], 8);
     counts[0] = 0;
     counts[1] = 3;
     ok(p11_list(r.p, A, 1, count_item, counts, &tokens, &err));
     assert_int_equal(counts[0], 3);
     counts[0] = 0;
     counts[1] = 1;
-    ok(p11_probe(r.p, A, 0, count_probe, counts, &err));
+    ok(p11_probe(r.p, A, 0, &token, count_probe, counts, &err));
+    assert_non_null(token);
+    assert_true(p11_uri_same_token(token, "pkcs11:token=bk%20a") == 0); /* it has a serial number too */
+    assert_non_null(strstr(token, "token=bk%20a"));
+    free(token);
     assert_int_equal(counts[0], 1);
     assert_int_equal(tokens, 1);
     finish(&r);
@@ -633,6 +639,82 @@ a_refused_pin_does_not_come_again(void **state)
     finish(&r);
 }
 
+/* Opens the RSA key, and has the worker wrapped to: its number with the worker, which is new, is the first. */
+static void
+send_unwrap(struct process *p, struct connection *c, const struct bk_public *pub)
+{
+    struct wire_out o = {0};
+    struct bk_wrapped w = {0};
+    struct bk_secret cek = {0};
+
+    ok(bk_secret_random(&cek, BK_CEK_LEN, &err));
+    ok(bk_public_wrap(pub, &cek, &w, &err));
+    wire_begin(&o, WIRE_UNWRAP);
+    wire_put_u32(&o, 0);
+    wire_put_wrapped(&o, &w);
+    ok(process_send(p, c, &o, NULL, &err));
+    bk_secret_wipe(&cek);
+    bk_buf_free(&o.body);
+}
+
+static void
+send_close(struct process *p, struct connection *c)
+{
+    struct wire_out o = {0};
+
+    wire_begin(&o, WIRE_CLOSE);
+    wire_put_u32(&o, 0);
+    ok(process_send(p, c, &o, NULL, &err));
+    bk_buf_free(&o.body);
+}
+
+static enum bk_code
+answer_of(struct process *p, struct connection *c, int *secret)
+{
+    struct wire_in in = {0};
+    enum bk_code rc;
+
+    ok(process_receive(p, c, &in, &err));
+    rc = (enum bk_code)wire_get_u32(&in);
+    *secret = in.secret.len == BK_CEK_LEN;
+    wire_in_free(&in);
+    return rc;
+}
+
+/* As a program does whose request was broken off: the key is closed over another connection while the first one's call
+ * is still under way. */
+static void
+a_key_at_work_is_closed_after_it(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct run r;
+        struct connection *working = NULL, *closing = NULL;
+        struct process *p;
+        struct bk_key *key;
+        struct bk_wrapped w = {0};
+        struct bk_secret cek = {0};
+        int secret = 0;
+
+        start(&r);
+        key = open_key(&r, A ";object=rsa", P11_USE_UNWRAP);
+        p = r.p->workers->process;
+        ok(process_connect(p, &working, &err));
+        ok(process_connect(p, &closing, &err));
+        send_unwrap(p, working, &key->pub);
+        fake_nap(1); /* it has come to the module's RSA, which takes longer */
+        send_close(p, closing);
+        assert_int_equal(answer_of(p, closing, &secret), BK_OK);
+        assert_int_equal(answer_of(p, working, &secret), BK_OK);
+        assert_true(secret);
+        process_release(p, working, 1);
+        process_release(p, closing, 1);
+        refuses(BK_E_FORMAT, "number of a key", bk_key_unwrap(key, &w, &cek, &err));
+        bk_key_close(key);
+        finish(&r);
+    }
+}
+
 static void *
 keep_killing(void *arg)
 {
@@ -685,6 +767,7 @@ main(void)
         cmocka_unit_test(keys_are_found_again),
         cmocka_unit_test(threads_work_side_by_side),
         cmocka_unit_test(killed_in_the_midst_of_it),
+        cmocka_unit_test(a_key_at_work_is_closed_after_it),
         cmocka_unit_test(a_refused_pin_does_not_come_again),
         cmocka_unit_test(three_deaths_in_a_row_are_enough),
     };
