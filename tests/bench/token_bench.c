@@ -4,7 +4,12 @@
  * the median and the least time in nanoseconds.
  *
  *     token_bench URI-OF-SIGNER URI-OF-AES-KEK URI-OF-RSA-KEK ROUNDS
+ *
+ * Or how many signatures a second so many threads get, each with a session of its own (tests/bench/sessions.sh):
+ *
+ *     token_bench rate URI-OF-SIGNER THREADS SIGNATURES-OF-EACH
  */
+#include <pthread.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,6 +139,64 @@ bench_unwrap(struct p11 *p, const char *name, const char *uri, size_t rounds)
     tell(name, rounds);
 }
 
+#define THREADS_MAX 64
+
+struct signing_thread {
+    pthread_t thread;
+    struct bk_key *key;
+    pthread_barrier_t *start;
+    size_t count;
+};
+
+static void *
+sign_often(void *arg)
+{
+    struct signing_thread *t = arg;
+    const uint8_t digest[32] = {7};
+    struct bk_err err = {0};
+
+    (void)pthread_barrier_wait(t->start);
+    for (size_t i = 0; i < t->count; i++) {
+        uint8_t sig[BK_SIGNATURE_MAX];
+        size_t len = sizeof sig;
+
+        must(bk_key_sign(t->key, digest, sig, &len, &err), &err);
+    }
+    return NULL;
+}
+
+static int
+bench_rate(const struct p11_options *options, const char *uri, size_t threads, size_t count)
+{
+    static struct signing_thread t[THREADS_MAX];
+    pthread_barrier_t start;
+    struct bk_err err = {0};
+    struct p11 *p = NULL;
+    uint64_t began;
+
+    if (threads < 1 || threads > THREADS_MAX || count < 1 ||
+        pthread_barrier_init(&start, NULL, (unsigned)threads + 1) != 0)
+        return 2;
+    must(p11_open(options, &p, &err), &err);
+    for (size_t i = 0; i < threads; i++) {
+        t[i] = (struct signing_thread){.start = &start, .count = count};
+        must(p11_key_open(p, uri, P11_USE_SIGN, &t[i].key, &err), &err);
+    }
+    for (size_t i = 0; i < threads; i++)
+        if (pthread_create(&t[i].thread, NULL, sign_often, &t[i]) != 0)
+            return 1;
+    (void)pthread_barrier_wait(&start);
+    began = now();
+    for (size_t i = 0; i < threads; i++)
+        (void)pthread_join(t[i].thread, NULL);
+    (void)printf("rate %zu %.1f\n", threads, (double)(threads * count) * 1e9 / (double)(now() - began));
+    for (size_t i = 0; i < threads; i++)
+        bk_key_close(t[i].key);
+    p11_close(p);
+    (void)pthread_barrier_destroy(&start);
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -146,6 +209,8 @@ main(int argc, char **argv)
     must(bk_secret_init(&locked, &err), &err);
     if (argc == 2)
         return run_once(&options, argv[1]);
+    if (argc == 5 && strcmp(argv[1], "rate") == 0)
+        return bench_rate(&options, argv[2], strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10));
     if (rounds < 10 || rounds > ROUNDS_MAX) {
         (void)fprintf(stderr, "usage: token_bench SIGNER AES-KEK RSA-KEK ROUNDS\n");
         return 2;

@@ -328,6 +328,25 @@ fleet() {
 
 for one in {1..16}; do eval "apart_$one() { apart fleet-$one \"\$@\"; }"; done
 
+# rate THREADS : signatures a second of one worker, in thousandths, on the device at hand.
+rate() {
+    BK_WORKER=$BK_BIN/bk-token-worker "$BK_BIN/tests/bench/token_bench_worker" rate \
+        "$(key plain signer | sed 's/pin-source=.*/pin-value=/')$pin" "$1" 25 | awk '{ printf "%d", $3 * 1000 }'
+}
+
+# Sessions work side by side, until the device has no more hands; a busy machine may take its share.
+rates() {
+    local one four many
+    printf '\n# sessions side by side\n'
+    mimic lanhsm 'latency = 1000' 'parallel = 4'
+    one=$(rate 1)
+    four=$(rate 4)
+    many=$(rate 16)
+    check "four sessions give $((100 * four / one)) % of one's rate" test $((10 * four)) -gt $((25 * one))
+    check "sixteen, where the device does four things at once, $((100 * many / one)) %" test "$many" -lt $((6 * one))
+    in_order
+}
+
 # --- the sweep ----------------------------------------------------------------------------------------------------
 
 # general, device, removed, function failed, session handle, session closed, not present, not logged in, operation
@@ -469,6 +488,7 @@ take_tokens_again # bk-wrap looks at every key of a token, and there are many no
 OPTIONS=(--token-timeout 1)
 deaths
 lost
+rates
 for one in 16 6; do
     fleet "$one" wrap
     fleet "$one" verify
