@@ -584,6 +584,16 @@ process_pause(struct process *p, int on)
 }
 
 int
+process_look(struct process *p)
+{
+    pthread_mutex_lock(&p->lock);
+    if (!p->reaped && await(p, 0))
+        reap(p, 0);
+    pthread_mutex_unlock(&p->lock);
+    return process_is_gone(p);
+}
+
+int
 process_is_gone(const struct process *p)
 {
     return atomic_load(&p->gone);

@@ -55,6 +55,8 @@ BK_MUST_USE enum bk_code process_distrust(struct process *p, const struct bk_err
 /* While somebody thinks about a PIN, a worker that waits for it does not hang. */
 void process_pause(struct process *p, int on);
 
+/* Looks whether it has died while nobody waited for it: 1 if it is dead. */
+int process_look(struct process *p);
 /* 1 once it was seen to be dead, for every thread. */
 int process_is_gone(const struct process *p);
 /* 1 if it died while a login was under way, which may have counted as a wrong PIN, or after one that was refused. */

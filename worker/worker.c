@@ -437,6 +437,11 @@ worker_request(struct worker *w, struct request *r, struct bk_err *err)
     pthread_mutex_lock(&w->lock);
     while (w->renewing)
         pthread_cond_wait(&w->unused, &w->lock);
+    /* what must not be repeated is better not sent to a process that died since it was asked last */
+    if (r->once && w->process != NULL && !process_is_gone(w->process) && process_look(w->process)) {
+        (void)!bk_fail(&own, BK_E_TOKEN, "its process died while nothing was asked of it");
+        note_death(w, &own);
+    }
     if (!is_meant(w, r)) {
         pthread_mutex_unlock(&w->lock);
         r->fate = REQUEST_STALE;

@@ -639,6 +639,34 @@ a_refused_pin_does_not_come_again(void **state)
     finish(&r);
 }
 
+/* Nothing was under way, so nothing may have been done: what must not be repeated is not refused. */
+static void
+a_worker_that_died_idle_costs_nothing(void **state)
+{
+    struct run r;
+    int counts[2] = {0, -1};
+    size_t tokens = 0;
+
+    (void)state;
+    start(&r);
+    ok(p11_list(r.p, A, 1, count_item, counts, &tokens, &err));
+    for (int i = 0; i < 2; i++) {
+        char uri[64];
+
+        (void)snprintf(uri, sizeof uri, "%s;object=idle-%d", A, i);
+        assert_true(kill_workers() > 0);
+        fake_nap(20);
+        if (i == 0) {
+            bk_key_close(generate(&r, uri, P11_AES256, 0));
+        } else {
+            counts[0] = 0;
+            ok(p11_list(r.p, A, 1, count_item, counts, &tokens, &err));
+            assert_int_equal(counts[0], 9);
+        }
+    }
+    finish(&r);
+}
+
 /* Opens the RSA key, and has the worker wrapped to: its number with the worker, which is new, is the first. */
 static void
 send_unwrap(struct process *p, struct connection *c, const struct bk_public *pub)
@@ -767,6 +795,7 @@ main(void)
         cmocka_unit_test(keys_are_found_again),
         cmocka_unit_test(threads_work_side_by_side),
         cmocka_unit_test(killed_in_the_midst_of_it),
+        cmocka_unit_test(a_worker_that_died_idle_costs_nothing),
         cmocka_unit_test(a_key_at_work_is_closed_after_it),
         cmocka_unit_test(a_refused_pin_does_not_come_again),
         cmocka_unit_test(three_deaths_in_a_row_are_enough),
