@@ -58,8 +58,8 @@ look_class(struct p11_session *s, CK_OBJECT_CLASS class, const CK_ATTRIBUTE *lab
             known = p11_public_from_object(s, found.at[i], &t, &pub, err);
         else
             known = p11_public_from_certificate(s, found.at[i], &pub, NULL, err);
-        if (known == BK_E_NO_ROOM)
-            rc = known; /* it might be the one */
+        if (known == BK_E_NO_ROOM || known == BK_E_TOKEN)
+            rc = known; /* nothing is known of it: it might be the one */
         if (known == BK_OK)
             offer(q, index_of(q, &pub.id), found.at[i], &t);
         bk_public_free(&pub);

@@ -417,6 +417,9 @@ judge() {
     if ((status != 0)); then
         [[ ! -e $T/out ]] || echo 'output of a run that failed'
         [[ -s $T/stderr ]] || echo 'not a word'
+        if grep -q 'no key .* opens it' "$T/stderr" && ! grep -Eq 'could not be searched|left out' "$T/stderr"; then
+            echo 'a key that is there is said not to be'
+        fi
     fi
     [[ -z $(find "$T" -maxdepth 1 -name '.*.part' -print -quit) ]] || echo 'a staged part is left'
     wrongs
