@@ -2,7 +2,8 @@
 # Devices that nobody here has, imitated from their documentation, and modules that fail, hang and crash: by a module
 # that stands before SoftHSM (tests/mimic/mimic.h).
 #
-#     BK_LONG=1    every call fails in every way, in place of some of them: well over an hour
+#     BK_LONG=1             every call fails in every way, in place of some of them: about an hour
+#     BK_PROGRAMS="..."     of these alone: wrap, unwrap, verify, rekey, generate
 set -euo pipefail
 # shellcheck source=../cli/lib.sh
 . "$(dirname "$0")/../cli/lib.sh"
@@ -463,7 +464,7 @@ sweeps() {
     local one stride=5 hang=120
     ((LONG == 0)) || stride=1 hang=1
     objects_before=$(objects)
-    for one in wrap unwrap verify rekey generate; do
+    for one in ${BK_PROGRAMS:-wrap unwrap verify rekey generate}; do
         printf '\n# the nth call of bk-%s\n' "$one"
         sweep "$one" "$stride" "$hang"
     done
