@@ -127,21 +127,41 @@ wrong_pin() {
     pin "$1" "$kept"
 }
 
-# remote_dies : bk-wrap is in the midst of its input, its signer logged in, when the host of the token goes away.
-remote_dies() {
-    local pid status=0
+# signals SIGNAL : to the listener of the token's host, and to what serves a connection.
+signals() { pkill "-$1" -f "p11-kit-remote|$T/far.sock"; }
+
+# remote_meets WHAT [OPTION...] : bk-wrap is in the midst of its input, its signer logged in, when WHAT is done to the
+# host of the token; then its input ends. Its status in $status.
+remote_meets() {
+    local pid
+    status=0
     mkfifo "$T/input"
-    bk-wrap -q -r "$T/softhsm-old-p256.pem" -s "$(key remote signer)" -o "$T/lost.bk" <"$T/input" 2>"$T/stderr" &
+    bk-wrap -q "${@:2}" -r "$T/softhsm-old-p256.pem" -s "$(key remote signer)" -o "$T/lost.bk" <"$T/input" \
+        2>"$T/stderr" &
     pid=$!
     exec 9>"$T/input"
     head -c 2500000 "$T/plain" >&9
     check 'in the midst' wait_until 30 part_grew "$T/lost.bk" 1000000
-    pkill -KILL -f "p11-kit-remote|$T/far.sock" # the listener, and what serves this connection
+    "$1"
     exec 9>&-
     ends_in_time 'bk-wrap ends' "$pid"
     wait "$pid" || status=$?
+    rm "$T/input"
+}
+
+stops_for_good() { signals STOP; }
+
+stops_and_goes_on() {
+    signals STOP
+    (sleep 2 && signals CONT) 9>&- &
+}
+
+dies() { signals KILL; }
+
+# remote_fails PATTERN : no archive, and an error of the token's that says so.
+remote_fails() {
     check "it fails with 3 ($status)" test "$status" -eq 3
-    expect_stderr "^bk-wrap: error: .*token 'far'"
+    expect_stderr "$1"
     no_file "$T/lost.bk"
 }
 
@@ -169,6 +189,14 @@ done
 printf '\n# a wrong PIN\n'
 for m in "${modules[@]}"; do wrong_pin "$m"; done
 
-printf '\n# the host of a token goes away\n'
-remote_dies
+printf '\n# the host of a token goes silent, for a while and for good, and goes away\n'
+remote_meets stops_and_goes_on --token-timeout 30
+check "it waits, and succeeds ($status)" test "$status" -eq 0
+expect_exit 0 bk-verify -q -t "$T/remote-signer.pem" "$T/lost.bk"
+rm "$T/lost.bk"
+remote_meets stops_for_good --token-timeout 3
+remote_fails "^bk-wrap: error: .*C_[A-Za-z]* did not return in time"
+signals CONT
+remote_meets dies
+remote_fails "^bk-wrap: error: .*token 'far'"
 finish
