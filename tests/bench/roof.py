@@ -34,7 +34,7 @@ def memcpy(processes):
 
 def openssl_speed(algorithm, processes):
     """The sum of the processes' bytes a second."""
-    argv = ["openssl", "speed", "-mr", "-seconds", "1", "-bytes", str(CALLS), "-evp", algorithm]
+    argv = ["openssl", "speed", "-elapsed", "-mr", "-seconds", "1", "-bytes", str(CALLS), "-evp", algorithm]
     if processes > 1:
         argv += ["-multi", str(processes)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
