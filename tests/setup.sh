@@ -2,8 +2,8 @@
 # Installs the Debian packages that building and testing bk needs, as far as they are missing. With all of them present
 # it changes nothing and needs no privileges. It leaves nothing behind but packages.
 #
-#     tests/setup.sh [SUITE...]     and those that tests/tokens/ (tokens), tests/fuzz/run.sh (fuzz), tests/lint.sh (lint)
-#                                   and tests/long/coverage_test.sh (coverage) need
+#     tests/setup.sh [SUITE...]     and those that tests/tokens/ (tokens), tests/fuzz/run.sh (fuzz), tests/lint.sh (lint),
+#                                   tests/long/coverage_test.sh (coverage) and tests/bench/run.sh (bench) need
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -24,6 +24,7 @@ for suite in "$@"; do
     fuzz) packages+=(clang libclang-rt-14-dev) ;;
     lint) packages+=(clang-format clang-tidy cppcheck universal-ctags) ;;
     coverage) packages+=(gcovr) ;;
+    bench) packages+=(age gpg gpg-agent restic borgbackup) ;;
     tokens)
         packages+=(
             libnss3 libnss3-tools opencryptoki
@@ -35,7 +36,7 @@ for suite in "$@"; do
         )
         ;;
     *)
-        printf 'usage: tests/setup.sh [tokens] [fuzz] [lint] [coverage]\n' >&2
+        printf 'usage: tests/setup.sh [tokens] [fuzz] [lint] [coverage] [bench]\n' >&2
         exit 2
         ;;
     esac
