@@ -1,18 +1,11 @@
 /* bk-wrap: encrypts and signs a backup. */
-#include "cmd/bk-wrap/args.h"
+#include "cmd/bk-wrap/wrap.h"
 
 #include <string.h>
 #include <unistd.h>
 
 #include "base/hash.h"
 #include "base/pipeline.h"
-
-struct wrap {
-    struct cmd cmd;
-    struct ops_recipients recipients;
-    struct ops_signer signer;
-    struct ops_wrap_result result;
-};
 
 static enum bk_code
 open_keys(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
@@ -79,6 +72,8 @@ fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, st
 static enum bk_code
 refuse_terminals(const struct wrap_args *a, struct bk_err *err)
 {
+    if (a->batch != NULL)
+        return BK_OK; /* its inputs and outputs have names, and a list may be typed */
     if (strcmp(a->output, "-") == 0 && isatty(STDOUT_FILENO))
         return bk_fail(err, BK_E_USAGE, "an archive is not for the eye: standard output is a terminal");
     if (a->command == NULL && a->input == NULL && isatty(STDIN_FILENO))
@@ -88,11 +83,11 @@ refuse_terminals(const struct wrap_args *a, struct bk_err *err)
 }
 
 static void
-tell(struct wrap *w, const struct wrap_args *a)
+tell(struct wrap *w, const char *output)
 {
     char id[BK_UUID_TEXT], digest[65], size[16];
 
-    cmd_say(&w->cmd, "%s: %s wrapped for %zu recipient%s; archive %s, manifest %s", a->output,
+    cmd_say(&w->cmd, "%s: %s wrapped for %zu recipient%s; archive %s, manifest %s", output,
             cmd_size(w->result.plaintext_length, size), w->recipients.count, w->recipients.count == 1 ? "" : "s",
             bk_uuid_text(w->result.archive_id, id), bk_hex(w->result.manifest_digest, 32, digest));
 }
@@ -107,11 +102,22 @@ json_fields(const struct wrap *w)
                      bk_hex(w->result.manifest_digest, 32, digest), "recipients", (json_int_t)w->recipients.count);
 }
 
-static enum bk_code
-run(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
+enum bk_code
+wrap_tell(struct wrap *w, const char *output, const char *input, enum bk_code rc, const struct bk_err *result,
+          struct bk_err *err)
 {
-    struct ops_wrap req = {0};
-    struct bk_signing_key signing;
+    json_t *fields = rc == BK_OK ? json_fields(w) : json_object();
+
+    if (rc == BK_OK)
+        tell(w, output);
+    if (input != NULL)
+        cmd_json_text(fields, "input", input);
+    return cmd_json(&w->cmd, output, rc, result, w->result.archive_id, rc == BK_OK ? 1 : 0, fields, err);
+}
+
+static enum bk_code
+prepare(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, struct bk_err *err)
+{
     enum bk_code rc;
 
     if ((rc = refuse_terminals(a, err)) != BK_OK)
@@ -120,27 +126,34 @@ run(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
         return rc;
     if ((rc = warn_same_login(w, err)) != BK_OK)
         return rc;
-    signing = (struct bk_signing_key){w->signer.key, w->signer.cert.data, w->signer.cert.len};
-    req.signers = &signing;
-    req.signer_count = 1;
-    if ((rc = fill_request(w, a, &req, err)) != BK_OK)
-        return rc;
-    return ops_wrap_run(&req, &w->result, err);
+    w->signing = (struct bk_signing_key){w->signer.key, w->signer.cert.data, w->signer.cert.len};
+    req->signers = &w->signing;
+    req->signer_count = 1;
+    return fill_request(w, a, req, err);
 }
 
 static enum bk_code
-report(struct wrap *w, const struct wrap_args *a, enum bk_code rc, struct bk_err *err)
+wrap_one(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
 {
+    struct ops_wrap req = {0};
     struct bk_err json_err = {0};
-    enum bk_code json_rc;
+    enum bk_code rc = prepare(w, a, &req, err), json_rc;
 
     if (rc == BK_OK)
-        tell(w, a);
-    json_rc = cmd_json(&w->cmd, a->output, rc, err, w->result.archive_id, rc == BK_OK ? 1 : 0,
-                       rc == BK_OK ? json_fields(w) : NULL, &json_err);
+        rc = ops_wrap_run(&req, &w->result, err);
+    json_rc = wrap_tell(w, a->output, NULL, rc, err, &json_err);
     if (rc == BK_OK && json_rc != BK_OK)
         *err = json_err;
     return rc == BK_OK ? json_rc : rc;
+}
+
+static enum bk_code
+wrap_many(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
+{
+    struct ops_wrap req = {0};
+    enum bk_code rc = prepare(w, a, &req, err);
+
+    return rc == BK_OK ? wrap_batch(w, a, &req, err) : rc;
 }
 
 int
@@ -157,7 +170,7 @@ main(int argc, char **argv)
     if (rc == BK_OK)
         rc = cmd_start(&w.cmd, "bk-wrap", &args.common, wrap_help, &done, &err);
     if (rc == BK_OK && !done)
-        rc = report(&w, &args, run(&w, &args, &err), &err);
+        rc = args.batch != NULL ? wrap_many(&w, &args, &err) : wrap_one(&w, &args, &err);
     ops_recipients_free(&w.recipients);
     ops_signer_close(&w.signer);
     cmd_end(&w.cmd);
