@@ -1,6 +1,7 @@
 /* --batch: many archives with one login, each with its own result. docs/CLI.md, bk-wrap. */
 #include <inttypes.h>
 #include <limits.h>
+#include <malloc.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,12 +154,25 @@ run(struct batch *b, struct bk_err *err)
     return rc;
 }
 
+/* The pipeline's buffers, some mebibytes, are had and given back for each archive. By default the C library gives them
+ * back to the system each time, and each of their pages is made anew: a sixth of the time of an archive of 16 MiB. */
+#define KEEP_BLOCKS_UP_TO (32 * 1024 * 1024)
+#define KEEP_FREE_UP_TO   (256 * 1024 * 1024)
+
+static void
+keep_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, KEEP_BLOCKS_UP_TO);
+    (void)mallopt(M_TRIM_THRESHOLD, KEEP_FREE_UP_TO);
+}
+
 enum bk_code
 wrap_batch(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, struct bk_err *err)
 {
     struct batch b = {.w = w, .a = a, .req = req};
     enum bk_code rc = wrap_list_open(&b.list, a->batch, a->null, &w->cmd.cancel, err);
 
+    keep_memory();
     if (rc == BK_OK)
         rc = run(&b, err);
     wrap_list_close(&b.list);

@@ -161,8 +161,8 @@ check_fields(char *const fields[FIELDS], struct bk_err *err)
 
     if (rc == BK_OK)
         rc = check_name(fields[1], "OUTPUT", err);
-    if (rc == BK_OK && fields[2] != NULL && fields[2][0] != '\0' && !bk_text_valid(fields[2], strlen(fields[2])))
-        rc = bk_fail(err, BK_E_USAGE, "SEQUENCE: not 1 to %d bytes of UTF-8 without control characters", BK_TEXT_MAX);
+    if (rc == BK_OK && fields[2] != NULL && !bk_sequence_valid(fields[2]))
+        rc = bk_fail(err, BK_E_USAGE, "SEQUENCE: not key=value words, one space between, each key once");
     return rc;
 }
 

@@ -27,20 +27,20 @@ open_keys(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
 static enum bk_code
 warn_same_login(struct wrap *w, struct bk_err *err)
 {
+    struct bk_key_id ids[P11_SAME_LOGIN_MAX];
+    int holds[P11_SAME_LOGIN_MAX] = {0};
     char id[BK_KEY_ID_TEXT];
-    enum bk_code rc = BK_OK;
+    enum bk_code rc;
 
-    for (size_t i = 0; i < w->recipients.count && rc == BK_OK; i++) {
-        const struct bk_public *pub = &w->recipients.items[i].pub;
-        int holds = 0;
-
-        rc = p11_same_login_holds(w->signer.key, pub, &holds, err);
-        if (rc == BK_OK && holds)
+    for (size_t i = 0; i < w->recipients.count; i++)
+        ids[i] = w->recipients.items[i].pub.id;
+    rc = p11_same_login_holds(w->signer.key, ids, w->recipients.count, holds, err);
+    for (size_t i = 0; i < w->recipients.count && rc == BK_OK; i++)
+        if (holds[i])
             cmd_warn(&w->cmd,
                      "the login that signs can also open what it wraps: recipient %s is on the signer's own "
                      "token; keep them on different tokens",
-                     bk_key_id_text(&pub->id, id));
-    }
+                     bk_key_id_text(&ids[i], id));
     return rc;
 }
 

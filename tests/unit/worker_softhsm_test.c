@@ -416,9 +416,9 @@ finds_and_holds(void **state)
     refuses(BK_E_NO_KEY, "no key on these tokens", p11_key_find(r.p, A, ids, 1, &which, &key, &err));
     assert_null(key);
     signer = open_key(&r, A ";object=sign", P11_USE_SIGN);
-    ok(p11_same_login_holds(signer, &aes->pub, &holds, &err));
+    ok(p11_same_login_holds(signer, &aes->pub.id, 1, &holds, &err));
     assert_int_equal(holds, 1);
-    ok(p11_same_login_holds(signer, &none, &holds, &err));
+    ok(p11_same_login_holds(signer, &none.id, 1, &holds, &err));
     assert_int_equal(holds, 0);
     assert_int_equal(r.asked, 1);
     bk_key_close(signer);
@@ -506,7 +506,7 @@ keys_are_found_again(void **state)
     ok(bk_key_rewrap(aes, &w, aes2, &moved, &err)); /* one of the two is known to the new one */
     assert_true(kill_workers() > 0);
     works(try_signer(signer));
-    ok(p11_same_login_holds(signer, &ec->pub, &holds, &err));
+    ok(p11_same_login_holds(signer, &ec->pub.id, 1, &holds, &err));
     assert_int_equal(holds, 1);
     refuses(BK_E_NO_KEY, "no certificate", p11_certificate(signer, &der, &err));
     assert_int_equal(r.asked, 5);
