@@ -51,6 +51,9 @@ struct p11_options {
  * trusted certificates), or the URI's own. Threads may share it; a key is for one thread at a time. */
 struct p11;
 BK_MUST_USE enum bk_code p11_open(const struct p11_options *options, struct p11 **out, struct bk_err *err);
+/* Starts what the first call with this URI will need, without waiting for it; if that fails, the call meets the same.
+ */
+void p11_prepare(struct p11 *p, const char *uri);
 /* Logs out, closes sessions, finalizes and unloads modules; before OpenSSL's clean-up. NULL does nothing. */
 void p11_close(struct p11 *p);
 

@@ -50,6 +50,7 @@ p11_close(struct p11 *p)
         p->tokens = t->next;
         token_free(t);
     }
+    workers_prepare_undo(p);
     while (p->workers != NULL) {
         struct worker *w = p->workers;
 
@@ -249,6 +250,24 @@ start_workers(struct p11 *p, const struct p11_uri *uri, struct worker **first, s
     *first = p->workers;
     pthread_mutex_unlock(&p->lock);
     return rc;
+}
+
+void
+p11_prepare(struct p11 *p, const char *text)
+{
+    struct p11_uri uri = {0};
+    struct worker *first = NULL;
+
+    if (p11_uri_parse(&uri, text, NULL) != BK_OK)
+        return;
+    if (uri.module_path != NULL) {
+        (void)!start_workers(p, &uri, &first, NULL);
+    } else {
+        pthread_mutex_lock(&p->lock);
+        workers_prepare(p);
+        pthread_mutex_unlock(&p->lock);
+    }
+    p11_uri_free(&uri);
 }
 
 /* A configured module that is broken is left out; one that is named by its path is an error. */

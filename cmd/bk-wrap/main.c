@@ -7,20 +7,41 @@
 #include "base/hash.h"
 #include "base/pipeline.h"
 
+/* The next recipients: those of files, or from here to the last. */
+static enum bk_code
+add_recipients(struct wrap *w, const struct wrap_args *a, struct p11 *p11, size_t *next, int files_only,
+               struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+
+    for (; *next < a->recipients.count && rc == BK_OK; (*next)++) {
+        const char *text = a->recipients.items[*next];
+
+        if (files_only && p11_is_uri(text))
+            break;
+        cmd_warn_pin_value(&w->cmd, text);
+        rc = ops_recipients_add(&w->recipients, p11, text, &w->cmd.log, err);
+    }
+    return rc;
+}
+
+/* Files are read while the token's process starts: each takes some milliseconds. */
 static enum bk_code
 open_keys(struct wrap *w, const struct wrap_args *a, struct bk_err *err)
 {
     struct p11 *p11;
+    size_t next = 0;
     enum bk_code rc = cmd_p11(&w->cmd, &p11, err);
 
     cmd_warn_pin_value(&w->cmd, a->sign);
-    if (rc == BK_OK)
-        rc = ops_signer_open(&w->signer, p11, a->sign, a->sign_cert, err);
-    for (size_t i = 0; i < a->recipients.count && rc == BK_OK; i++) {
-        cmd_warn_pin_value(&w->cmd, a->recipients.items[i]);
-        rc = ops_recipients_add(&w->recipients, p11, a->recipients.items[i], &w->cmd.log, err);
-    }
-    return rc;
+    if (rc != BK_OK)
+        return rc;
+    p11_prepare(p11, a->sign);
+    if ((rc = add_recipients(w, a, p11, &next, 1, err)) != BK_OK)
+        return rc;
+    if ((rc = ops_signer_open(&w->signer, p11, a->sign, a->sign_cert, err)) != BK_OK)
+        return rc;
+    return add_recipients(w, a, p11, &next, 0, err);
 }
 
 /* PKCS#11 logins are token-wide: who can sign with a token can use every other key on it. */
