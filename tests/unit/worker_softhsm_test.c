@@ -521,6 +521,38 @@ keys_are_found_again(void **state)
     finish(&r);
 }
 
+/* What was started beforehand is used, or ends with the run. */
+static void
+is_prepared_without_waiting(void **state)
+{
+    char by_path[700], key_by_path[720];
+    const char *const uris[] = {A, by_path};
+    const char *const keys[] = {A ";object=sign", key_by_path};
+
+    (void)state;
+    (void)snprintf(by_path, sizeof by_path, "%s?module-path=%s", A, module_file);
+    (void)snprintf(key_by_path, sizeof key_by_path, "%s;object=sign?module-path=%s", A, module_file);
+    for (size_t i = 0; i < 2; i++) {
+        struct run r;
+        struct bk_key *key;
+
+        start(&r);
+        p11_prepare(r.p, "nonsense");
+        assert_int_equal(kill_workers(), 0);
+        p11_prepare(r.p, uris[i]);
+        p11_prepare(r.p, uris[i]);
+        finish(&r);
+
+        start(&r);
+        p11_prepare(r.p, uris[i]);
+        key = open_key(&r, keys[i], P11_USE_SIGN);
+        works(try_signer(key));
+        p11_prepare(r.p, uris[i]);
+        bk_key_close(key);
+        finish(&r);
+    }
+}
+
 /* Two keys in two threads, while the worker is killed again and again. */
 struct worker_thread {
     struct bk_key *key;
@@ -683,6 +715,7 @@ main(void)
         cmocka_unit_test(finds_and_holds),
         cmocka_unit_test(a_wrong_pin_is_tried_once),
         cmocka_unit_test(keys_are_found_again),
+        cmocka_unit_test(is_prepared_without_waiting),
         cmocka_unit_test(threads_work_side_by_side),
         cmocka_unit_test(killed_in_the_midst_of_it),
         cmocka_unit_test(a_refused_pin_does_not_come_again),
