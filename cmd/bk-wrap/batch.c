@@ -75,6 +75,7 @@ make_one(struct batch *b, const struct wrap_item *item, struct bk_err *err)
         rc = ops_wrap_run(b->req, &b->w->result, &failure);
         b->req->again = 1;
     }
+    cmd_progress_end(&b->w->cmd);
     if (rc != BK_OK)
         cmd_report(&b->w->cmd, item->output, &failure);
     count(&b->sum, rc);

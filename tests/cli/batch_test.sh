@@ -335,6 +335,21 @@ lost_tokens() {
     expect_exit 0 bk-verify -q -t "$T/backup.pem" "$T"/lost/*.bk
 }
 
+# Between two lines a token may let its sessions die.
+slow_feeder() {
+    mkdir "$T/slow.d"
+    mimic 'idle = 300'
+    mkfifo "$T/slow.feed"
+    {
+        line one slow.d/1.bk
+        sleep 1
+        line two slow.d/2.bk
+    } >"$T/slow.feed" &
+    STDIN=$T/slow.feed expect_exit 0 bk-wrap -q -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(signer_by_path "$MIMIC")" --batch -
+    wait
+    restores "$T/two" "$T/slow.d/2.bk"
+}
+
 refused_pin() {
     mkdir "$T/pin"
     many pin 3 >"$T/pin.list"
@@ -433,6 +448,7 @@ wrong_options
 warned_once
 one_login
 lost_tokens
+slow_feeder
 refused_pin
 stopped
 stopped_while_waiting
