@@ -54,8 +54,10 @@ struct p11 {
     pthread_mutex_t lock; /* over the lists; nothing leaves them before p11_close */
     struct worker *workers;
     struct p11_token *tokens;
-    int looked;            /* the configured modules are in the list */
-    struct process *early; /* started for workers_look beforehand; NULL: not */
+    int looked; /* the configured modules are in the list */
+    int preparing;
+    pthread_t preparer;    /* while preparing is 1 */
+    struct p11_uri wanted; /* what it prepares for */
     struct p11_left_out left_out;
 };
 
@@ -98,10 +100,6 @@ BK_MUST_USE enum bk_code worker_start(struct worker *w, struct bk_err *err);
 /* Asks one process, whose module may not be chosen yet, for the names of the configured modules; adds a worker for
  * each, of which the first one goes on with that process. Under the lock of p. */
 BK_MUST_USE enum bk_code workers_look(struct p11 *p, struct bk_err *err);
-
-/* Starts the process that workers_look will ask, if it will; ends it if it was not asked. Under the lock of p. */
-void workers_prepare(struct p11 *p);
-void workers_prepare_undo(struct p11 *p);
 
 /* One request to the worker's process. With life 0 one is started if need be. */
 BK_MUST_USE enum bk_code worker_request(struct worker *w, struct request *r, struct bk_err *err);

@@ -636,34 +636,18 @@ add_named(struct p11 *p, struct request *r, struct worker **first, struct bk_err
     return read_named(&r->in, p, first, err);
 }
 
-void
-workers_prepare(struct p11 *p)
-{
-    if (!p->looked && p->early == NULL)
-        (void)!start_process(p, &p->early, NULL);
-}
-
-void
-workers_prepare_undo(struct p11 *p)
-{
-    if (p->early != NULL)
-        end_process(p, "p11-kit's modules", p->early);
-    p->early = NULL;
-}
-
 enum bk_code
 workers_look(struct p11 *p, struct bk_err *err)
 {
     struct request r = {0};
-    struct process *process = p->early;
+    struct process *process = NULL;
     struct worker *first = NULL;
     uint32_t flags = 0;
     enum bk_code rc;
 
     if (p->looked)
         return BK_OK;
-    p->early = NULL;
-    if (process == NULL && (rc = start_process(p, &process, err)) != BK_OK)
+    if ((rc = start_process(p, &process, err)) != BK_OK)
         return rc;
     wire_begin(&r.out, WIRE_MODULES);
     rc = exchange(p, process, &r, &flags, err);
