@@ -161,6 +161,9 @@ check_fields(char *const fields[FIELDS], struct bk_err *err)
 
     if (rc == BK_OK)
         rc = check_name(fields[1], "OUTPUT", err);
+    /* with --force the archive would replace what it is of */
+    if (rc == BK_OK && strcmp(fields[0], fields[1]) == 0)
+        rc = bk_fail(err, BK_E_USAGE, "INPUT and OUTPUT are one");
     if (rc == BK_OK && fields[2] != NULL && !bk_sequence_valid(fields[2]))
         rc = bk_fail(err, BK_E_USAGE, "SEQUENCE: not key=value words, one space between, each key once");
     return rc;

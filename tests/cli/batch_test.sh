@@ -167,6 +167,7 @@ bad_lists() {
     bad_line 'OUTPUT is empty' '@/one\t\n'
     bad_line 'INPUT is -' '-\t@/bad.bk\n'
     bad_line 'OUTPUT is -' '@/one\t-\n'
+    bad_line 'INPUT and OUTPUT are one' '@/bad.bk\t@/bad.bk\n'
     bad_line 'more than INPUT, OUTPUT' '@/one\t@/bad.bk\t\t\n'
     bad_line 'a byte in it is 0' '@/one\t@/bad.bk\0\n'
     bad_line 'SEQUENCE: not key=value' '@/one\t@/bad.bk\tsystem=\0001\n'

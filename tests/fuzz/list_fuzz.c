@@ -22,6 +22,7 @@ check_item(const struct wrap_item *item, int null)
 {
     fuzz_hold(item->input[0] != '\0' && strcmp(item->input, "-") != 0);
     fuzz_hold(item->output[0] != '\0' && strcmp(item->output, "-") != 0);
+    fuzz_hold(strcmp(item->input, item->output) != 0);
     fuzz_hold(null || strpbrk(item->input, "\t\n") == NULL);
     fuzz_hold(null || strpbrk(item->output, "\t\n") == NULL);
     fuzz_hold(item->sequence == NULL || (item->sequence[0] != '\0' && bk_sequence_valid(item->sequence)));
