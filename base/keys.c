@@ -9,6 +9,7 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
+#include "base/ec.h"
 #include "base/hash.h"
 
 int
@@ -183,27 +184,6 @@ done:
     return rc;
 }
 
-/* Builds the key anew from the curve's name and the point, so that nothing else of a foreign encoding is believed. */
-static enum bk_code
-ec_rebuild(const char *group, const uint8_t *point, size_t len, EVP_PKEY **out, struct bk_err *err)
-{
-    OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)group, 0),
-        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)point, len),
-        OSSL_PARAM_construct_end(),
-    };
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-    EVP_PKEY *key = NULL;
-    enum bk_code rc = BK_OK;
-
-    if (ctx == NULL || EVP_PKEY_fromdata_init(ctx) != 1 ||
-        EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params) != 1)
-        rc = bk_fail(err, BK_E_FORMAT, "public key: the point is not on the curve");
-    EVP_PKEY_CTX_free(ctx);
-    *out = key;
-    return rc;
-}
-
 /* Full validation of the point: SP 800-56A 5.6.2.3.3. */
 static enum bk_code
 check_point(EVP_PKEY *key, struct bk_err *err)
@@ -215,32 +195,55 @@ check_point(EVP_PKEY *key, struct bk_err *err)
     return ok ? BK_OK : bk_fail(err, BK_E_FORMAT, "public key: the point is not a valid public key");
 }
 
-/* P-256 or P-384 with an uncompressed point; *key is replaced by the rebuilt one. */
+/* P-256 or P-384 with an uncompressed point; *key is built anew from the curve and the point, so that nothing else of a
+ * foreign encoding is believed. */
 static enum bk_code
-check_ec(EVP_PKEY **key, const uint8_t *point, size_t len, struct bk_public *p, struct bk_err *err)
+check_ec(EVP_PKEY **key, const struct bk_curve *c, const uint8_t *point, size_t len, struct bk_public *p,
+         struct bk_err *err)
 {
-    char group[32] = "";
-    EVP_PKEY *rebuilt = NULL;
-    enum bk_code rc;
+    EVP_PKEY *rebuilt;
 
-    if (EVP_PKEY_get_group_name(*key, group, sizeof group, NULL) != 1)
-        group[0] = '\0';
-    if (strcmp(group, "prime256v1") == 0)
-        *p = (struct bk_public){.type = BK_KEY_P256, .bits = 256, .scheme = BK_SCHEME_ECDH_P256};
-    else if (strcmp(group, "secp384r1") == 0)
-        *p = (struct bk_public){.type = BK_KEY_P384, .bits = 384, .scheme = BK_SCHEME_ECDH_P384};
-    else
+    if (c == NULL)
         return bk_fail(err, BK_E_POLICY, "public key: an elliptic curve other than P-256 and P-384 is refused");
-    if (len != 1 + 2 * (p->bits / 8) || point[0] != 4)
+    *p = (struct bk_public){.type = c->type, .bits = c->bits, .scheme = c->scheme};
+    if (len != c->point || point[0] != 4)
         return bk_fail(err, BK_E_FORMAT, "public key: the point is not in uncompressed form");
-    if ((rc = ec_rebuild(group, point, len, &rebuilt, err)) != BK_OK)
-        return rc;
+    if ((rebuilt = bk_ec_key(c, point, len)) == NULL)
+        return bk_fail(err, BK_E_FORMAT, "public key: the point is not on the curve");
     EVP_PKEY_free(*key);
     *key = rebuilt;
     return check_point(rebuilt, err);
 }
 
-/* The DER that bk keeps, and the id over its bits: RFC 7093 section 2 method 1. */
+static const struct bk_curve *
+curve_of_key(const EVP_PKEY *key)
+{
+    char group[32] = "";
+
+    if (EVP_PKEY_get_group_name(key, group, sizeof group, NULL) != 1)
+        return NULL;
+    if (strcmp(group, "prime256v1") == 0)
+        return bk_curve_of(BK_KEY_P256);
+    return strcmp(group, "secp384r1") == 0 ? bk_curve_of(BK_KEY_P384) : NULL;
+}
+
+/* The DER that bk keeps, and the id over the key's bits: RFC 7093 section 2 method 1. */
+static enum bk_code
+keep(struct bk_public *p, const uint8_t *der, size_t len, const uint8_t *bits, size_t bits_len, struct bk_err *err)
+{
+    uint8_t digest[BK_SHA256_LEN];
+
+    if ((p->spki = malloc(len)) == NULL)
+        return bk_fail_nomem(err);
+    memcpy(p->spki, der, len);
+    p->spki_len = len;
+    bk_sha256(bits, bits_len, digest);
+    memcpy(p->id.bytes, digest, BK_SKI_LEN);
+    p->id.len = BK_SKI_LEN;
+    return BK_OK;
+}
+
+/* Encoded by the crypto library, whatever the encoding was that it came in. */
 static enum bk_code
 take_spki(EVP_PKEY *key, struct bk_public *p, struct bk_err *err)
 {
@@ -248,45 +251,52 @@ take_spki(EVP_PKEY *key, struct bk_public *p, struct bk_err *err)
     unsigned char *der = NULL;
     const uint8_t *bits = NULL;
     size_t bits_len = 0;
-    uint8_t digest[BK_SHA256_LEN];
-    enum bk_code rc = BK_OK;
+    enum bk_code rc;
     int len = -1;
 
     if (X509_PUBKEY_set(&spki, key) == 1)
         len = i2d_X509_PUBKEY(spki, &der);
-    if (len <= 0) {
+    if (len <= 0)
         rc = bk_fail(err, BK_E_INTERNAL, "public key: cannot be encoded");
-        goto done;
-    }
-    if ((rc = spki_bits(spki, &bits, &bits_len, err)) != BK_OK)
-        goto done;
-    p->spki = malloc((size_t)len);
-    if (p->spki == NULL) {
-        rc = bk_fail_nomem(err);
-        goto done;
-    }
-    memcpy(p->spki, der, (size_t)len);
-    p->spki_len = (size_t)len;
-    bk_sha256(bits, bits_len, digest);
-    memcpy(p->id.bytes, digest, BK_SKI_LEN);
-    p->id.len = BK_SKI_LEN;
-done:
+    else if ((rc = spki_bits(spki, &bits, &bits_len, err)) == BK_OK)
+        rc = keep(p, der, (size_t)len, bits, bits_len, err);
     OPENSSL_free(der);
     X509_PUBKEY_free(spki);
     return rc;
 }
 
+/* der is the one encoding of a point: it is what take_spki would give, and needs no decoder. */
+static enum bk_code
+from_plain_ec(struct bk_public *out, const struct bk_curve *c, const uint8_t *der, size_t len, struct bk_err *err)
+{
+    const uint8_t *point = der + c->prefix_len;
+    struct bk_public p = {0};
+    EVP_PKEY *key = NULL;
+    enum bk_code rc = check_ec(&key, c, point, c->point, &p, err);
+
+    if (rc == BK_OK)
+        rc = keep(&p, der, len, point, c->point, err);
+    if (rc == BK_OK)
+        *out = p;
+    EVP_PKEY_free(key);
+    return bk_crypto_end(rc, err);
+}
+
 enum bk_code
 bk_public_from_spki(struct bk_public *out, const uint8_t *der, size_t len, struct bk_err *err)
 {
+    const struct bk_curve *curve = bk_curve_of_spki(der, len);
     const unsigned char *at = der;
-    X509_PUBKEY *spki = len > 0 && len <= LONG_MAX ? d2i_X509_PUBKEY(NULL, &at, (long)len) : NULL;
+    X509_PUBKEY *spki;
     EVP_PKEY *key = NULL;
     struct bk_public p = {0};
     const uint8_t *bits = NULL;
     size_t bits_len = 0;
     enum bk_code rc;
 
+    if (curve != NULL)
+        return from_plain_ec(out, curve, der, len, err);
+    spki = len > 0 && len <= LONG_MAX ? d2i_X509_PUBKEY(NULL, &at, (long)len) : NULL;
     if (spki == NULL || at != der + len || (key = X509_PUBKEY_get(spki)) == NULL) {
         rc = bk_fail(err, BK_E_FORMAT, "public key: not a SubjectPublicKeyInfo of a known type");
         goto done;
@@ -296,7 +306,7 @@ bk_public_from_spki(struct bk_public *out, const uint8_t *der, size_t len, struc
     if (EVP_PKEY_is_a(key, "RSA"))
         rc = check_rsa(key, &p, err);
     else if (EVP_PKEY_is_a(key, "EC"))
-        rc = check_ec(&key, bits, bits_len, &p, err);
+        rc = check_ec(&key, curve_of_key(key), bits, bits_len, &p, err);
     else
         rc = bk_fail(err, BK_E_POLICY, "public key: neither RSA nor EC, or an RSA key restricted to PSS");
     if (rc == BK_OK)

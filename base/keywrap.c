@@ -11,6 +11,8 @@
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 
+#include "base/ec.h"
+
 #define WRAP_SCRATCH 64 /* EVP asks for the input's length and a block of 16 bytes */
 
 /* What an elliptic-curve scheme is made of. */
@@ -51,7 +53,10 @@ static EVP_PKEY *
 public_pkey(const struct bk_public *p)
 {
     const unsigned char *at = p->spki;
+    const struct bk_curve *c = p->spki == NULL ? NULL : bk_curve_of_spki(p->spki, p->spki_len);
 
+    if (c != NULL)
+        return bk_ec_key(c, p->spki + c->prefix_len, c->point);
     return p->spki == NULL || p->spki_len > LONG_MAX ? NULL : d2i_PUBKEY(NULL, &at, (long)p->spki_len);
 }
 

@@ -7,9 +7,9 @@ _bk_options() {
         'json -' 'help -' 'version -'
     case $1 in
     bk-wrap)
-        printf '%s\n' 'recipient key' 'sign uri' 'sign-cert file' 'token-profile file' 'output file' 'detach -' 'manifest file' \
-            'kind full,incremental,wal,snapshot,other' 'public-label text' 'retain-until text' 'parent file' \
-            'sequence text' 'meta text' 'meta-file file' 'allow-empty -' 'force -' 'jobs text'
+        printf '%s\n' 'recipient key' 'sign uri' 'sign-cert file' 'token-profile file' 'output file' 'batch file' 'null -' \
+            'detach -' 'manifest file' 'kind full,incremental,wal,snapshot,other' 'public-label text' 'retain-until text' \
+            'parent file' 'sequence text' 'meta text' 'meta-file file' 'allow-empty -' 'force -' 'jobs text'
         ;;
     bk-unwrap)
         printf '%s\n' 'trust trust' 'key uri' 'output file' 'range text' 'meta -' 'expect expect' \

@@ -141,6 +141,18 @@ check_sequence(const struct bk_manifest *m, enum bk_code code, struct bk_err *er
     return BK_OK;
 }
 
+int
+bk_sequence_valid(const char *words)
+{
+    struct bk_manifest m = {0};
+    size_t len = strlen(words);
+
+    if (len > BK_TEXT_MAX)
+        return 0;
+    memcpy(m.sequence, words, len);
+    return check_sequence(&m, BK_E_USAGE, NULL) == BK_OK;
+}
+
 /* What came from the caller, whose mistake is BK_E_USAGE. */
 static enum bk_code
 check_words(const struct bk_manifest *m, enum bk_code code, struct bk_err *err)

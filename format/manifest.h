@@ -16,6 +16,9 @@ const char *bk_kind_name(enum bk_kind kind);
 /* 1 on success. */
 int bk_kind_from_name(const char *name, enum bk_kind *out);
 
+/* 1 for what may stand as a sequence: key=value words, or "". What kind wal asks for is not looked for. */
+int bk_sequence_valid(const char *words);
+
 #define BK_TEXT_MAX 1024 /* bytes of UTF-8 in a label, a reason, a sequence, a producer's name or a hint's URI */
 
 struct bk_parent {

@@ -591,7 +591,8 @@ ops_wrap_run(const struct ops_wrap *req, struct ops_wrap_result *out, struct bk_
     w.preamble.segment_size = req->segment_size == 0 ? BK_SEGMENT_SIZE_DEFAULT : req->segment_size;
     if ((rc = check_restorable(req, err)) != BK_OK)
         return rc;
-    warn_before(req);
+    if (!req->again)
+        warn_before(req);
     fill_manifest(&w);
     if ((rc = make_keys(&w, err)) != BK_OK)
         goto done;

@@ -42,6 +42,7 @@ struct ops_wrap {
     const struct bk_metadata_item *metadata; /* private, encrypted */
     size_t metadata_count;
 
+    int again;             /* the next of several alike: what there is to warn of was said */
     uint32_t segment_size; /* 0: the default */
     const struct bk_log *log;
     const struct bk_cancel *cancel;

@@ -154,23 +154,3 @@ p11_token_find_key(struct p11_token *t, const struct p11_uri *uri, enum p11_use 
     }
     return rc;
 }
-
-static enum bk_code
-look_step(struct p11_key *key, void *args, struct bk_err *err)
-{
-    return look_private(&key->session, NULL, args, err);
-}
-
-enum bk_code
-p11_same_login_holds(struct bk_key *base, const struct bk_public *recipient, int *out, struct bk_err *err)
-{
-    struct p11_key *key = p11_key_of(base);
-    struct quest q = {.ids = &recipient->id, .count = 1, .which = 1, .any_use = 1};
-    enum bk_code rc;
-
-    if (key == NULL)
-        return bk_fail(err, BK_E_INTERNAL, "the key is on no token");
-    if ((rc = p11_key_run(key, look_step, &q, err)) == BK_OK)
-        *out = q.which == 0;
-    return rc;
-}

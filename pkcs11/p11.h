@@ -51,6 +51,9 @@ struct p11_options {
  * trusted certificates), or the URI's own. Threads may share it; a key is for one thread at a time. */
 struct p11;
 BK_MUST_USE enum bk_code p11_open(const struct p11_options *options, struct p11 **out, struct bk_err *err);
+/* Starts what the first call with this URI will need, without waiting for it; if that fails, the call meets the same.
+ */
+void p11_prepare(struct p11 *p, const char *uri);
 /* Logs out, closes sessions, finalizes and unloads modules; before OpenSSL's clean-up. NULL does nothing. */
 void p11_close(struct p11 *p);
 
@@ -104,8 +107,10 @@ BK_MUST_USE enum bk_code p11_public(struct p11 *p, const char *uri, struct bk_pu
 /* The certificate on the token for an opened signing key; BK_E_NO_KEY when there is none. */
 BK_MUST_USE enum bk_code p11_certificate(struct bk_key *key, struct bk_buf *der, struct bk_err *err);
 
-/* *out is 1 if the token that key is logged in to also holds the private or secret half of a recipient, 0 if not. */
-BK_MUST_USE enum bk_code p11_same_login_holds(struct bk_key *key, const struct bk_public *recipient, int *out,
+/* holds[i] is 1 if the token that key is logged in to also holds the private or secret half of the recipient ids[i], 0
+ * if not. At most P11_SAME_LOGIN_MAX ids. */
+#define P11_SAME_LOGIN_MAX 32
+BK_MUST_USE enum bk_code p11_same_login_holds(struct bk_key *key, const struct bk_key_id *ids, size_t count, int *holds,
                                               struct bk_err *err);
 
 enum p11_key_kind { P11_RSA3072, P11_RSA4096, P11_P256, P11_P384, P11_AES256 };

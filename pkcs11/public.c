@@ -9,17 +9,12 @@
 #include <openssl/param_build.h>
 #include <openssl/x509.h>
 
+#include "base/ec.h"
 #include "pkcs11/uri.h"
 
 #define RSA_MAX                                                                                                        \
     1024 /* bytes that a modulus may have here; what is too large for bk is refused by bk_public_from_spki */
 #define POINT_MAX 160
-
-/* SubjectPublicKeyInfo up to the point (RFC 5480 section 2) */
-static const uint8_t spki_p256[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01,
-                                    0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00};
-static const uint8_t spki_p384[] = {0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02,
-                                    0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00};
 
 static enum bk_code
 absent(const struct p11_session *s, struct bk_err *err)
@@ -70,10 +65,9 @@ done:
 static enum bk_code
 from_point(enum bk_key_type type, const uint8_t *point, size_t len, struct bk_public *out, struct bk_err *err)
 {
-    const size_t raw = type == BK_KEY_P384 ? 97 : 65;
-    const uint8_t *prefix = type == BK_KEY_P384 ? spki_p384 : spki_p256;
-    const size_t prefix_len = type == BK_KEY_P384 ? sizeof spki_p384 : sizeof spki_p256;
-    uint8_t der[sizeof spki_p256 + 97];
+    const struct bk_curve *c = bk_curve_of(type);
+    const size_t raw = c->point;
+    uint8_t der[BK_EC_PREFIX_MAX + 97];
 
     if (len == raw + 2 && point[0] == 0x04 && point[1] == raw) {
         point += 2;
@@ -81,9 +75,9 @@ from_point(enum bk_key_type type, const uint8_t *point, size_t len, struct bk_pu
     }
     if (len != raw || point[0] != 0x04)
         return bk_fail(err, BK_E_NO_KEY, "CKA_EC_POINT of %zu bytes is no uncompressed point", len);
-    memcpy(der, prefix, prefix_len);
-    memcpy(der + prefix_len, point, raw);
-    return bk_public_from_spki(out, der, prefix_len + raw, err);
+    memcpy(der, c->prefix, c->prefix_len);
+    memcpy(der + c->prefix_len, point, raw);
+    return bk_public_from_spki(out, der, c->prefix_len + raw, err);
 }
 
 enum bk_code

@@ -170,22 +170,36 @@ read_some(struct store_source *s, uint8_t *buf, size_t len, size_t *got, struct 
 }
 
 enum bk_code
+store_source_read_some(struct store_source *s, uint8_t *buf, size_t len, size_t *got, struct bk_err *err)
+{
+    size_t n = 0;
+    enum bk_code rc = BK_OK;
+
+    *got = 0;
+    if (len == 0 || s->ended)
+        return BK_OK;
+    if ((rc = read_some(s, buf, len < STORE_IO_MAX ? len : STORE_IO_MAX, &n, err)) != BK_OK)
+        return rc;
+    s->ended = n == 0;
+    s->pos += n;
+    atomic_fetch_add_explicit(&s->bytes_read, n, memory_order_relaxed);
+    *got = n;
+    return BK_OK;
+}
+
+enum bk_code
 store_source_read(struct store_source *s, uint8_t *buf, size_t len, size_t *got, struct bk_err *err)
 {
     size_t filled = 0;
 
     *got = 0;
     while (filled < len && !s->ended) {
-        size_t room = len - filled < STORE_IO_MAX ? len - filled : STORE_IO_MAX;
         size_t n = 0;
-        enum bk_code rc = read_some(s, buf + filled, room, &n, err);
+        enum bk_code rc = store_source_read_some(s, buf + filled, len - filled, &n, err);
 
         if (rc != BK_OK)
             return rc;
-        s->ended = n == 0;
-        s->pos += n;
         filled += n;
-        atomic_fetch_add_explicit(&s->bytes_read, n, memory_order_relaxed);
     }
     *got = filled;
     return BK_OK;

@@ -38,6 +38,11 @@ BK_MUST_USE enum bk_code store_source_size(struct store_source *s, uint64_t *out
 BK_MUST_USE enum bk_code store_source_read(struct store_source *s, uint8_t *buf, size_t len, size_t *got,
                                            struct bk_err *err);
 
+/* What is there now, at most len bytes; waits for the first one, and *got is 0 at the end only. For what is dealt with
+ * while its writer goes on writing. */
+BK_MUST_USE enum bk_code store_source_read_some(struct store_source *s, uint8_t *buf, size_t len, size_t *got,
+                                                struct bk_err *err);
+
 /* A range of a seekable source; thread-safe. BK_E_INCOMPLETE when the file ends before it. */
 BK_MUST_USE enum bk_code store_source_read_at(struct store_source *s, uint64_t offset, uint8_t *buf, size_t len,
                                               struct bk_err *err);

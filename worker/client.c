@@ -1,6 +1,7 @@
 /* pkcs11/p11.h's run, and pkcs11/on_token.h, by requests to workers. */
 #include "worker/client.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,22 @@ token_free(struct p11_token *t)
     free(t);
 }
 
+/* Whoever comes first waits for what was begun beforehand. */
+static void
+await_preparer(struct p11 *p)
+{
+    int preparing;
+
+    pthread_mutex_lock(&p->lock);
+    preparing = p->preparing;
+    p->preparing = 0;
+    pthread_mutex_unlock(&p->lock);
+    if (!preparing)
+        return;
+    (void)pthread_join(p->preparer, NULL);
+    p11_uri_free(&p->wanted);
+}
+
 void
 p11_close(struct p11 *p)
 {
@@ -50,6 +67,7 @@ p11_close(struct p11 *p)
         p->tokens = t->next;
         token_free(t);
     }
+    await_preparer(p);
     while (p->workers != NULL) {
         struct worker *w = p->workers;
 
@@ -161,6 +179,15 @@ token_get(struct p11 *p, struct worker *w, unsigned life, const struct told *tol
     return t;
 }
 
+static void
+begin_match(struct request *r, const struct p11_uri *uri, enum wire_match how)
+{
+    r->upkeep = 1;
+    wire_begin(&r->out, WIRE_MATCH);
+    wire_put_u32(&r->out, (uint32_t)how);
+    wire_put_uri(&r->out, uri);
+}
+
 /* Sends WIRE_MATCH; the result is read up to the tokens. */
 static enum bk_code
 ask_for_tokens(struct worker *w, const struct p11_uri *uri, enum wire_match how, struct request *r, size_t *usable,
@@ -168,10 +195,7 @@ ask_for_tokens(struct worker *w, const struct p11_uri *uri, enum wire_match how,
 {
     enum bk_code rc;
 
-    r->upkeep = 1;
-    wire_begin(&r->out, WIRE_MATCH);
-    wire_put_u32(&r->out, (uint32_t)how);
-    wire_put_uri(&r->out, uri);
+    begin_match(r, uri, how);
     rc = worker_request(w, r, err);
     if (rc == BK_E_TOKEN && worker_renew(w, r)) {
         r->life = 0;
@@ -257,6 +281,44 @@ start_workers(struct p11 *p, const struct p11_uri *uri, struct worker **first, s
     return rc;
 }
 
+/* What a first look at the tokens will ask, so that it finds the modules loaded and initialized. */
+static void *
+preparer_main(void *arg)
+{
+    struct p11 *p = arg;
+    struct worker *first = NULL;
+
+    if (start_workers(p, &p->wanted, &first, NULL) != BK_OK)
+        return NULL;
+    for (struct worker *w = first; w != NULL; w = w->next) {
+        struct request r = {0};
+
+        if (!worker_is_meant(w, &p->wanted))
+            continue;
+        begin_match(&r, &p->wanted, WIRE_MATCH_ONCE);
+        (void)!worker_request(w, &r, NULL);
+        request_free(&r);
+    }
+    return NULL;
+}
+
+void
+p11_prepare(struct p11 *p, const char *text)
+{
+    sigset_t all, before;
+
+    await_preparer(p);
+    if (p11_uri_parse(&p->wanted, text, NULL) != BK_OK)
+        return;
+    /* handlers run where the program expects them */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    p->preparing = pthread_create(&p->preparer, NULL, preparer_main, p) == 0;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!p->preparing)
+        p11_uri_free(&p->wanted);
+}
+
 /* A configured module that is broken is left out; one that is named by its path is an error. */
 static enum bk_code
 match(struct p11 *p, const struct p11_uri *uri, enum wire_match how, struct p11_tokens *out, size_t *usable,
@@ -264,9 +326,10 @@ match(struct p11 *p, const struct p11_uri *uri, enum wire_match how, struct p11_
 {
     struct bk_err own = {0};
     struct worker *first = NULL;
-    enum bk_code rc = start_workers(p, uri, &first, err);
+    enum bk_code rc;
 
-    if (rc != BK_OK)
+    await_preparer(p);
+    if ((rc = start_workers(p, uri, &first, err)) != BK_OK)
         return rc;
     out->count = 0;
     for (struct worker *w = first; rc == BK_OK && w != NULL; w = w->next) {

@@ -55,6 +55,9 @@ struct p11 {
     struct worker *workers;
     struct p11_token *tokens;
     int looked; /* the configured modules are in the list */
+    int preparing;
+    pthread_t preparer;    /* while preparing is 1 */
+    struct p11_uri wanted; /* what it prepares for */
     struct p11_left_out left_out;
 };
 

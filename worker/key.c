@@ -400,23 +400,26 @@ p11_certificate(struct bk_key *base, struct bk_buf *der, struct bk_err *err)
 }
 
 enum bk_code
-p11_same_login_holds(struct bk_key *base, const struct bk_public *recipient, int *out, struct bk_err *err)
+p11_same_login_holds(struct bk_key *base, const struct bk_key_id *ids, size_t count, int *holds, struct bk_err *err)
 {
     struct remote_key *key = on_a_token(base, err);
     struct request r = {0};
-    int holds = 0;
+    int told[P11_SAME_LOGIN_MAX];
     enum bk_code rc;
 
     if (key == NULL)
         return BK_E_INTERNAL;
+    if (count > P11_SAME_LOGIN_MAX)
+        return bk_fail(err, BK_E_INTERNAL, "%zu ids are too many", count);
     request_begin(&r, WIRE_SAME_LOGIN);
-    wire_put_id(&r.out, &recipient->id);
+    wire_put_ids(&r.out, ids, count);
     if ((rc = key_request(key, NULL, &r, err)) == BK_OK) {
-        holds = wire_get_flag(&r.in);
+        for (size_t i = 0; i < count; i++)
+            told[i] = wire_get_flag(&r.in);
         rc = worker_result_end(key->token->worker, &r, err);
     }
     if (rc == BK_OK)
-        *out = holds;
+        memcpy(holds, told, count * sizeof *holds);
     request_free(&r);
     return rc;
 }

@@ -648,15 +648,16 @@ static enum bk_code
 same_login(struct serving *s, struct bk_secret *secret, struct bk_err *err)
 {
     struct bk_key *key = key_of(s);
-    struct bk_public recipient = {0};
-    int holds = 0;
+    struct bk_key_id ids[P11_SAME_LOGIN_MAX];
+    int holds[P11_SAME_LOGIN_MAX] = {0};
+    size_t count = wire_get_ids(&s->in, ids, P11_SAME_LOGIN_MAX);
     enum bk_code rc;
 
     (void)secret;
-    wire_get_id(&s->in, &recipient.id);
     if ((rc = wire_end(&s->in, err)) == BK_OK)
-        rc = p11_same_login_holds(key, &recipient, &holds, err);
-    wire_put_u32(&s->out, holds != 0);
+        rc = p11_same_login_holds(key, ids, count, holds, err);
+    for (size_t i = 0; i < count; i++)
+        wire_put_u32(&s->out, holds[i] != 0);
     return rc;
 }
 

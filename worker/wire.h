@@ -38,7 +38,7 @@ enum wire_type {
     WIRE_SIGN,              /* key, alg, digest -> signature */
     WIRE_CLOSE,             /* key */
     WIRE_CERTIFICATE,       /* key -> DER */
-    WIRE_SAME_LOGIN,        /* key, id -> yes */
+    WIRE_SAME_LOGIN,        /* key, ids -> yes for each */
     WIRE_STORE_CERTIFICATE, /* key, DER */
     WIRE_DESTROY,           /* key */
     WIRE_HAND_OVER,         /* gives away each PIN that was accepted: WIRE_ACCEPTED */

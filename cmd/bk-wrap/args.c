@@ -17,6 +17,7 @@ enum {
     OPT_DETACH,
     OPT_FORCE,
     OPT_TOKEN_PROFILE,
+    OPT_BATCH,
 };
 
 static const struct option options[] = {
@@ -38,12 +39,15 @@ static const struct option options[] = {
     {"allow-empty", no_argument, NULL, OPT_ALLOW_EMPTY},
     {"force", no_argument, NULL, OPT_FORCE},
     {"jobs", required_argument, NULL, 'j'},
+    {"batch", required_argument, NULL, OPT_BATCH},
+    {"null", no_argument, NULL, '0'},
     {0},
 };
 
 const char wrap_help[] =
     "usage: bk-wrap [options] -r RECIPIENT... -s KEY -o OUT -- COMMAND ARG...\n"
     "       bk-wrap [options] -r RECIPIENT... -s KEY -o OUT [FILE]\n"
+    "       bk-wrap [options] -r RECIPIENT... -s KEY --batch LIST\n"
     "\n"
     "Encrypts a backup for its recipients and signs it. With COMMAND, the archive is finished and\n"
     "signed only if the command exits 0; from a pipe bk cannot know that.\n"
@@ -55,6 +59,9 @@ const char wrap_help[] =
     "      --token-profile FILE   of a recipient's token, by bk-key probe -o: refuse what is weaker than\n"
     "                             that; repeat\n"
     "  -o, --output OUT           a file, or - for standard output\n"
+    "      --batch LIST           an archive for each line \"INPUT<TAB>OUTPUT[<TAB>SEQUENCE]\" of a file,\n"
+    "                             or - for standard input, with one login\n"
+    "  -0, --null                 LIST has its three fields ended by NUL characters instead\n"
     "      --detach               put the wrapped keys into OUT.keys and none into the archive\n"
     "      --manifest FILE        also a copy of the signed manifest, to be kept elsewhere\n"
     "      --kind KIND            full (default), incremental, wal, snapshot or other\n"
@@ -79,8 +86,8 @@ const char wrap_help[] =
     "                 -o orders.bk -- pg_dump -Fc orders\n"
     "\n"
     "exit status: 0 done, 1 the --parent archive is damaged, 2 usage, 3 token or key not available,\n"
-    "             5 input or output failed, 7 the command failed, 8 a defect of bk-wrap,\n"
-    "             9 PIN refused (do not try again)\n";
+    "             5 input or output failed, 6 some of a batch failed, 7 the command failed,\n"
+    "             8 a defect of bk-wrap, 9 PIN refused (do not try again)\n";
 
 enum bk_code
 wrap_args_note(struct wrap_args *a, const char *value, struct bk_err *err)
@@ -158,6 +165,15 @@ take_public(struct wrap_args *a, int option, const char *value, struct bk_err *e
 }
 
 static enum bk_code
+take_batch(struct wrap_args *a, const char *value, struct bk_err *err)
+{
+    if (a->batch != NULL)
+        return bk_fail(err, BK_E_USAGE, "--batch is given twice");
+    a->batch = value;
+    return BK_OK;
+}
+
+static enum bk_code
 take(void *args, int option, const char *value, struct bk_err *err)
 {
     struct wrap_args *a = args;
@@ -197,27 +213,58 @@ take(void *args, int option, const char *value, struct bk_err *err)
     case OPT_FORCE:
         a->force = 1;
         return BK_OK;
+    case OPT_BATCH:
+        return take_batch(a, value, err);
+    case '0':
+        a->null = 1;
+        return BK_OK;
     default:
         return take_public(a, option, value, err);
     }
 }
 
+/* What is one archive's own has no place beside a list of many. */
+static enum bk_code
+check_batch(const struct wrap_args *a, const struct cmd_rest *rest, struct bk_err *err)
+{
+    if (rest->operand_count > 0 || rest->command != NULL)
+        return bk_fail(err, BK_E_USAGE,
+                       "--batch: what is wrapped stands in LIST, neither a file nor a command beside it");
+    if (a->output != NULL)
+        return bk_fail(err, BK_E_USAGE, "--batch: LIST names the outputs, -o would be one for all");
+    if (a->manifest_copy != NULL)
+        return bk_fail(err, BK_E_USAGE, "--batch: --manifest would be one file for all");
+    if (a->sequence != NULL)
+        return bk_fail(err, BK_E_USAGE, "--batch: each archive has its own sequence, the third field of its line");
+    return BK_OK;
+}
+
+static enum bk_code
+check_single(struct wrap_args *a, const struct cmd_rest *rest, struct bk_err *err)
+{
+    if (rest->operand_count > 1 || (rest->operand_count == 1 && rest->command != NULL))
+        return bk_fail(err, BK_E_USAGE, "one thing to wrap at a time: a command after --, a file, or standard input");
+    if (a->null)
+        return bk_fail(err, BK_E_USAGE, "--null goes with --batch");
+    a->input = rest->operand_count == 1 ? rest->operands[0] : NULL;
+    a->command = rest->command;
+    return BK_OK;
+}
+
 static enum bk_code
 check(struct wrap_args *a, const struct cmd_rest *rest, struct bk_err *err)
 {
-    enum bk_code rc;
+    enum bk_code rc = a->batch != NULL ? check_batch(a, rest, err) : check_single(a, rest, err);
 
-    if (rest->operand_count > 1 || (rest->operand_count == 1 && rest->command != NULL))
-        return bk_fail(err, BK_E_USAGE, "one thing to wrap at a time: a command after --, a file, or standard input");
-    a->input = rest->operand_count == 1 ? rest->operands[0] : NULL;
-    a->command = rest->command;
+    if (rc != BK_OK)
+        return rc;
     if (a->recipients.count == 0)
         return bk_fail(err, BK_E_USAGE, "nobody could open it: no recipient (-r)");
     if (a->sign == NULL)
         return bk_fail(err, BK_E_USAGE, "no signing key (-s)");
     if (!p11_is_uri(a->sign))
         return cmd_no_uri("--sign", err);
-    if (a->output == NULL)
+    if (a->output == NULL && a->batch == NULL)
         return bk_fail(err, BK_E_USAGE, "no output (-o); - is standard output");
     if ((rc = cmd_json_not_mixed(&a->common, a->output, err)) != BK_OK)
         return rc;
@@ -227,7 +274,7 @@ check(struct wrap_args *a, const struct cmd_rest *rest, struct bk_err *err)
 enum bk_code
 wrap_args(int argc, char **argv, struct wrap_args *a, struct bk_err *err)
 {
-    static const struct cmd_option_set set = {options, "r:s:o:j:", take};
+    static const struct cmd_option_set set = {options, "r:s:o:j:0", take};
     struct cmd_rest rest = {0};
     enum bk_code rc = cmd_parse(argc, argv, &set, a, &a->common, &rest, err);
 

@@ -15,6 +15,8 @@ struct wrap_args {
     const char *sign;
     const char *sign_cert;
     const char *output;
+    const char *batch; /* a list of inputs and outputs, or NULL */
+    int null;          /* its fields end with a NUL */
     const char *manifest_copy;
     const char *parent;
     struct bk_metadata_item *metadata; /* key points into keys, value into argv or notes */

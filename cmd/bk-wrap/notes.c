@@ -62,11 +62,13 @@ read_notes(struct wrap_args *a, const char *path, struct bk_err *err)
     return wrap_take_notes(a, path, (char *)notes[a->note_count - 1].data, notes[a->note_count - 1].len, err);
 }
 
-/* Standard input can be read once: as notes only if the backup comes from elsewhere. */
+/* Standard input can be read once: as notes only if the backup, or the list of what to back up, comes from elsewhere.
+ */
 static enum bk_code
 check_stdin(const struct wrap_args *a, struct bk_err *err)
 {
-    int taken = a->command == NULL && (a->input == NULL || strcmp(a->input, "-") == 0);
+    const char *source = a->batch != NULL ? a->batch : a->input;
+    int taken = a->command == NULL && (source == NULL || strcmp(source, "-") == 0);
 
     for (size_t i = 0; i < a->meta_files.count; i++)
         if (strcmp(a->meta_files.items[i], "-") == 0 && taken++)

@@ -145,6 +145,9 @@ void cmd_progress_end(struct cmd *c);
 BK_MUST_USE enum bk_code cmd_json(struct cmd *c, const char *archive, enum bk_code rc, const struct bk_err *result,
                                   const uint8_t *archive_id, uint64_t generation, json_t *fields, struct bk_err *err);
 
+/* A member that is text, such as a name, which need not be UTF-8; null for NULL and "". */
+void cmd_json_text(json_t *o, const char *name, const char *text);
+
 /* --json without a file takes standard output: refused when data go there too. */
 BK_MUST_USE enum bk_code cmd_json_not_mixed(const struct cmd_common *common, const char *output, struct bk_err *err);
 

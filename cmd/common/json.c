@@ -7,8 +7,8 @@
 
 #include "base/text.h"
 
-static void
-set_text(json_t *o, const char *name, const char *text)
+void
+cmd_json_text(json_t *o, const char *name, const char *text)
 {
     char plain[PATH_MAX];
     json_t *value = text == NULL || text[0] == '\0' ? json_null() : json_string(text);
@@ -28,13 +28,13 @@ result_object(const char *archive, enum bk_code rc, const struct bk_err *result,
     json_t *o = json_object();
     int known = archive_id != NULL && memcmp(archive_id, unknown, BK_UUID_LEN) != 0;
 
-    set_text(o, "archive", archive);
-    set_text(o, "status", rc == BK_OK ? "ok" : "failed");
+    cmd_json_text(o, "archive", archive);
+    cmd_json_text(o, "status", rc == BK_OK ? "ok" : "failed");
     (void)json_object_set_new(o, "code", json_integer(cmd_status(rc)));
-    set_text(o, "layer", rc == BK_OK ? NULL : result->layer);
-    set_text(o, "message", rc == BK_OK ? NULL : result->message);
-    set_text(o, "hint", rc == BK_OK ? NULL : result->hint);
-    set_text(o, "archiveId", known ? bk_uuid_text(archive_id, id) : NULL);
+    cmd_json_text(o, "layer", rc == BK_OK ? NULL : result->layer);
+    cmd_json_text(o, "message", rc == BK_OK ? NULL : result->message);
+    cmd_json_text(o, "hint", rc == BK_OK ? NULL : result->hint);
+    cmd_json_text(o, "archiveId", known ? bk_uuid_text(archive_id, id) : NULL);
     (void)json_object_set_new(o, "generation", generation == 0 ? json_null() : json_integer((json_int_t)generation));
     return o;
 }

@@ -32,6 +32,7 @@ static const struct {
     {"against", CMD_KEY_REFUSED},
     {"allow-empty", CMD_KEY_FLAG},
     {"allow-unverified", CMD_KEY_FLAG},
+    {"batch", CMD_KEY_REFUSED},
     {"blind", CMD_KEY_VALUE},
     {"config", CMD_KEY_REFUSED},
     {"days", CMD_KEY_VALUE},
@@ -51,6 +52,7 @@ static const struct {
     {"meta", CMD_KEY_LIST}, /* bk-wrap's; bk-unwrap's, which takes no value, is for the command line */
     {"meta-file", CMD_KEY_LIST},
     {"min-generation", CMD_KEY_VALUE},
+    {"null", CMD_KEY_REFUSED},
     {"on-token", CMD_KEY_REFUSED},
     {"output", CMD_KEY_VALUE},
     {"owner", CMD_KEY_VALUE},

@@ -25,7 +25,7 @@ same_set() {
 # Lines as "-r --recipient" or "--meta"; from the columns where --help and the manual have options.
 option_lines() {
     sed -nE '/^ {6,7}--help, --version$/ { s/.*/--help\n--version/p; d }
-        s/^ {2,7}(-[a-z], )?(--[a-z][a-z-]*).*/\1\2/p' | tr -d ,
+        s/^ {2,7}(-[a-z0], )?(--[a-z][a-z-]*).*/\1\2/p' | tr -d ,
 }
 long_options() { grep -oE -- '--[a-z][a-z-]*' | sort -u; }
 in_help() { "$1" --help | option_lines; }
@@ -199,7 +199,26 @@ postgresql_examples() {
     no_file "$T/wal/00000002000000000000000B.bk"
     rm "$T/pin-refused"
     expect_exit 0 sh "$T/archive-wal" "$T/segment" 00000002000000000000000B
+    wrap_wal_example
     unset BK_CONFIG
+}
+
+# The segments that are complete and have no archive yet, in one run.
+wrap_wal_example() {
+    mkdir "$T/received"
+    cp "$T/segment" "$T/received/00000002000000000000000A" # has an archive
+    cp "$T/segment" "$T/received/00000002000000000000000C"
+    head -c 70000 /dev/urandom >"$T/received/00000002000000000000000D"
+    cp "$T/segment" "$T/received/00000002000000000000000E.partial"
+    example bk-wrap.1 '# /usr/local/bin/wrap-wal' |
+        sed "s|/var/lib/postgresql/|$T/|g; s|/wal/|$T/wal/|g" >"$T/wrap-wal"
+    expect_exit 0 sh "$T/wrap-wal"
+    check 'two more archives' test "$(find "$T/wal" -name '*.bk' | wc -l)" -eq 5
+    expect_exit 0 sh -c "$(restore 00000002000000000000000D "$T/restored")"
+    same_file "$T/received/00000002000000000000000D" "$T/restored"
+    expect_exit 0 sh "$T/wrap-wal"
+    check 'and no more' test "$(find "$T/wal" -name '*.bk' | wc -l)" -eq 5
+    rm "$T/restored"
 }
 
 # --- installation -------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ one() {
 
 # judge WANTED : the case; WANTED are the statuses, besides 0, that the failure may have.
 judge() {
-    case " 0 $1 " in
+    case " 0 $1 $also " in
     *" $status "*) ;;
     *) wrong 'another status' ;;
     esac
@@ -91,6 +91,8 @@ sweep() {
 all() {
     operation=$1
     pin=$2
+    also=''
+    if [[ $operation == wrap_batch ]]; then also=6; fi # one archive failed, and the other did not
     faults_before=$faults
     local token='3 5'
     sweep program memory fail 0 41 1 5
@@ -146,6 +148,24 @@ wrap_check() {
     if half_there "$T/x.bk"; then wrong 'a part is left'; fi
     if ((status == 0)) && [[ ! -e $T/x.bk ]]; then wrong 'no archive'; fi
     if [[ -e $T/x.bk ]] && ! opens "$T/x.bk" ec; then wrong 'an archive that does not open'; fi
+}
+
+# Two archives with one login, each whole or not there.
+wrap_batch_prepare() {
+    clean
+    printf '%s\t%s\n' "$T/plain" "$T/x.1.bk" "$T/plain" "$T/x.2.bk" >"$T/list"
+}
+wrap_batch_command() { echo "bk-wrap -q -j 2 -r $T/ec.pem -s $(of signer backup) --batch $T/list"; }
+wrap_batch_check() {
+    local n count=0
+    for n in 1 2; do
+        if half_there "$T/x.$n.bk"; then wrong 'a part is left'; fi
+        if [[ ! -e $T/x.$n.bk ]]; then continue; fi
+        count=$((count + 1))
+        if ! opens "$T/x.$n.bk" ec; then wrong 'an archive that does not open'; fi
+    done
+    if ((status == 0 && count != 2)); then wrong 'good, and an archive is missing'; fi
+    if ((status == 6 && count == 0)); then wrong 'no archive, and some are said to be there'; fi
 }
 
 wrap_a_command_prepare() { clean; }
@@ -267,9 +287,10 @@ chmod +x "$T/consumer"
 expect_exit 0 bk-wrap -q -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(key_uri signer backup)" -o "$T/a.bk" "$T/plain"
 expect_exit 0 bk-wrap -q -r "$(key_uri kek aes)" -s "$(key_uri signer backup)" -o "$T/aes.bk" "$T/plain"
 
-for each in ${BK_OPERATIONS:-wrap wrap_a_command unwrap unwrap_into_a_command verify rekey rekey_blind generate list export}; do
+operations='wrap wrap_batch wrap_a_command unwrap unwrap_into_a_command verify rekey rekey_blind generate list export'
+for each in ${BK_OPERATIONS:-$operations}; do
     case $each in
-    wrap) all "$each" signer ;;
+    wrap | wrap_batch) all "$each" signer ;;
     *) all "$each" kek ;;
     esac
 done

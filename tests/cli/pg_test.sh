@@ -149,8 +149,38 @@ wait_archived() {
     done
 }
 
+# A server's own collector of segments: what it has whole is wrapped in one run, with one login.
+start_receiver() {
+    mkdir "$T/received" "$T/batch"
+    own "$T/received" "$T/batch"
+    as_owner pg_receivewal -D "$T/received" -h "$T/socket" -p "$PORT" -U postgres --no-loop >"$T/receiver.log" 2>&1 &
+    receiver=$!
+}
+
+wait_received() { wait_until 60 test -f "$T/received/$1"; }
+
+batch_of_segments() {
+    local s
+    wait "$receiver" || true # the server's end is its own
+    for s in "$T"/received/????????????????????????; do
+        s=$(basename "$s")
+        printf '%s\t%s\tsystem=%s timeline=%.8s segment=%s\n' "$T/received/$s" "$T/batch/$s.bk" "$system" "$s" "$s"
+    done >"$T/batch.list"
+    check "segments to wrap: $(wc -l <"$T/batch.list")" test "$(wc -l <"$T/batch.list")" -ge 2
+    expect_exit 0 as_owner_run bk-wrap -q -r "$T/first.pem" -r "$T/second.pem" -s "$(key_uri signer backup)" --kind wal \
+        --batch "$T/batch.list"
+    check 'every segment of the batch verifies' bk-verify -q -t "$T/backup.pem" "$T"/batch/*.bk
+    mv "$T/wal" "$T/one-by-one"
+    mv "$T/batch" "$T/wal"
+    printf '# recovery from the batch\n'
+    recover_all batch
+    mv "$T/wal" "$T/batch"
+    mv "$T/one-by-one" "$T/wal"
+}
+
 base_backup() {
     local last
+    start_receiver
     expect_exit 0 bk-wrap -q -r "$T/first.pem" -r "$T/second.pem" -s "$(key_uri signer backup)" -o "$T/base.bk" \
         -- pg_basebackup -D - -Ft -X none -c fast --no-sync -h "$T/socket" -p "$PORT" -U postgres
     # the rows that only the archived WAL has
@@ -159,6 +189,7 @@ base_backup() {
     last=$(sql shop 'select pg_walfile_name(pg_current_wal_lsn())')
     sql shop 'select pg_switch_wal()' >/dev/null
     check "segment $last is archived" wait_archived "$last"
+    check "segment $last is received" wait_received "$last"
     stop_server "$T/data"
     check 'every archived segment verifies' bk-verify -q -t "$T/backup.pem" "$T"/wal/*.bk
     expect_exit 0 bk-verify --show --level signature -t "$T/backup.pem" "$T/wal/$last.bk"
@@ -175,12 +206,13 @@ restore_base() {
     as_owner touch "$1/recovery.signal"
 }
 
+# recover_all NAME : from what is in $T/wal.
 recover_all() {
-    restore_base "$T/pitr"
-    check 'the server recovers' start_server "$T/pitr"
+    restore_base "$T/pitr-$1"
+    check 'the server recovers' start_server "$T/pitr-$1"
     check 'and opens' wait_open
     check "all rows are there ($later)" test "$(content shop)" = "$later"
-    stop_server "$T/pitr"
+    stop_server "$T/pitr-$1"
 }
 
 wait_open() {
@@ -242,6 +274,7 @@ write_runner
 dumps
 no_half_restore
 base_backup
-recover_all
+recover_all single
+batch_of_segments
 damaged_segment
 finish

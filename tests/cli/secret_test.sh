@@ -107,6 +107,18 @@ wraps() {
     tidy arena
 }
 
+# While the second archive is made, and at the end, nothing is left of the first.
+wraps_many() {
+    printf '\n# bk-wrap --batch\n'
+    printf '%s\t%s\n' "$T/plain" "$T/first.bk" "$T/plain" "$T/second.bk" >"$T/list"
+    watch "$T/first.bk" -- 0 bk-wrap -j 2 -r "$T/ec.pem" -r "$(key_uri kek aes)" -r "$T/soft.pem" \
+        -s "$(key_uri signer backup)" --batch "$T/list"
+    found working cek arena
+    found working plaintext heap
+    found written pin-signer to-worker
+    tidy arena
+}
+
 unwraps() {
     local key
     for key in ec rsa aes; do
@@ -273,6 +285,7 @@ for _ in {1..60}; do
 done >"$T/plain"
 
 wraps
+wraps_many
 control
 unwraps
 on_the_command_line

@@ -18,7 +18,7 @@ wrap(int argc, char **argv, struct bk_err *err)
     enum bk_code rc = wrap_args(argc, argv, &a, err);
 
     if (rc == BK_OK && !a.common.help && !a.common.version) {
-        fuzz_hold(a.recipients.count > 0 && a.sign != NULL && a.output != NULL);
+        fuzz_hold(a.recipients.count > 0 && a.sign != NULL && (a.output != NULL) != (a.batch != NULL));
         fuzz_hold(a.command == NULL || (a.input == NULL && a.command[0] != NULL));
         fuzz_hold(a.jobs <= 256);
     }

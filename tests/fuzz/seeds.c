@@ -373,6 +373,7 @@ static const struct text command_lines[] = {
     {"generate", 4, "generate\n--type\np384\n--use=kek\n--owner=me\n--days\n10\n-o\nf\npkcs11:token=a;object=b"},
     {"list", 4, "list\n--json"},
     {"export", 4, "export\n-o\nf\n--force\npkcs11:token=a;object=b"},
+    {"batch", 0, SIGN "-r\nkek.pem\n--batch\nlist\n-0\n--json"},
     {"help", 1, "--help"},
 };
 
@@ -381,6 +382,11 @@ static const struct text profiles[] = {
      "# comment\n[other]\nforce = yes\n\n[nightly]\nrecipient = kek.pem\nrecipient = other.pem\n"
      "sign = pkcs11:token=backup;object=signer?pin-source=file:pin\n  kind: full\njson = yes\n; end\n"},
     {"bom", 0xff, "\xef\xbb\xbf[nightly]\r\ntrust = rotate:c.pem\r\nexpect = label=x\r\n"},
+};
+
+static const struct text lists[] = {
+    {"lines", '\n', "a\tb\n\nc/d\te.bk\tsystem=1 timeline=2 segment=3\n"},
+    {"wrong", '\n', "-\tb\nno tab\na\tb\r\na\tb\tc\td\n\tb\nlast\tline"},
 };
 
 static void
@@ -468,6 +474,8 @@ main(int argc, char **argv)
     write_texts("text", texts, sizeof texts / sizeof texts[0]);
     write_texts("uri", uris, sizeof uris / sizeof uris[0]);
     write_texts("profile", profiles, sizeof profiles / sizeof profiles[0]);
+    write_texts("list", lists, sizeof lists / sizeof lists[0]);
+    write_two("list", "null", (const uint8_t *)"0", 1, "a\0b\0\0c\nd\0e\tf\0x=1\0", 16);
     write_texts("args", command_lines, sizeof command_lines / sizeof command_lines[0]);
     return 0;
 }

@@ -404,32 +404,39 @@ finds_by_id_without_asking_the_wrong_token(void **state)
     softhsm_end(&r);
 }
 
+/* All that are asked for at once; the signing key's own half is on its token as well. */
 static void
 knows_what_the_same_login_holds(void **state)
 {
+    static const char *const uris[] = {"pkcs11:token=bk%20a;object=rsa", "pkcs11:token=bk%20b;object=on-b",
+                                       "pkcs11:token=bk%20a;object=aes", "pkcs11:token=bk%20a;object=p256",
+                                       "pkcs11:token=bk%20a;object=p384"};
+    static const int wanted[] = {1, 0, 1, 1, 1};
+    const size_t count = sizeof wanted / sizeof wanted[0];
     struct softhsm_run r;
     struct bk_key *key = NULL;
-    struct bk_public rsa = {0};
-    struct bk_public aes = {0};
-    struct bk_public other = {0};
-    int holds = -1;
+    struct bk_key_id ids[P11_SAME_LOGIN_MAX + 1] = {0};
+    int holds[P11_SAME_LOGIN_MAX + 1];
 
     (void)state;
     softhsm_start(&r);
-    ok(p11_public(r.p, "pkcs11:token=bk%20a;object=rsa", &rsa, &err));
-    ok(p11_public(r.p, "pkcs11:token=bk%20a;object=aes", &aes, &err));
-    ok(p11_public(r.p, "pkcs11:token=bk%20b;object=on-b", &other, &err));
+    for (size_t i = 0; i < count; i++) {
+        struct bk_public pub = {0};
+
+        ok(p11_public(r.p, uris[i], &pub, &err));
+        ids[i] = pub.id;
+        bk_public_free(&pub);
+    }
     ok(p11_key_open(r.p, "pkcs11:token=bk%20a;object=sign-p256", P11_USE_SIGN, &key, &err));
-    ok(p11_same_login_holds(key, &rsa, &holds, &err));
-    assert_int_equal(holds, 1);
-    ok(p11_same_login_holds(key, &aes, &holds, &err));
-    assert_int_equal(holds, 1);
-    ok(p11_same_login_holds(key, &other, &holds, &err));
-    assert_int_equal(holds, 0);
+    memset(holds, -1, sizeof holds);
+    ok(p11_same_login_holds(key, ids, count, holds, &err));
+    assert_memory_equal(holds, wanted, sizeof wanted);
+    ok(p11_same_login_holds(key, &ids[1], 1, holds, &err));
+    assert_int_equal(holds[0], 0);
+    ok(p11_same_login_holds(key, &key->pub.id, 1, holds, &err));
+    assert_int_equal(holds[0], 1);
+    refuses(BK_E_INTERNAL, "too many", p11_same_login_holds(key, ids, P11_SAME_LOGIN_MAX + 1, holds, &err));
     bk_key_close(key);
-    bk_public_free(&rsa);
-    bk_public_free(&aes);
-    bk_public_free(&other);
     softhsm_end(&r);
 }
 

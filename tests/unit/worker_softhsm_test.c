@@ -422,9 +422,9 @@ finds_and_holds(void **state)
     refuses(BK_E_NO_KEY, "no key on these tokens", p11_key_find(r.p, A, ids, 1, &which, &key, &err));
     assert_null(key);
     signer = open_key(&r, A ";object=sign", P11_USE_SIGN);
-    ok(p11_same_login_holds(signer, &aes->pub, &holds, &err));
+    ok(p11_same_login_holds(signer, &aes->pub.id, 1, &holds, &err));
     assert_int_equal(holds, 1);
-    ok(p11_same_login_holds(signer, &none, &holds, &err));
+    ok(p11_same_login_holds(signer, &none.id, 1, &holds, &err));
     assert_int_equal(holds, 0);
     assert_int_equal(r.asked, 1);
     bk_key_close(signer);
@@ -512,7 +512,7 @@ keys_are_found_again(void **state)
     ok(bk_key_rewrap(aes, &w, aes2, &moved, &err)); /* one of the two is known to the new one */
     assert_true(kill_workers() > 0);
     works(try_signer(signer));
-    ok(p11_same_login_holds(signer, &ec->pub, &holds, &err));
+    ok(p11_same_login_holds(signer, &ec->pub.id, 1, &holds, &err));
     assert_int_equal(holds, 1);
     refuses(BK_E_NO_KEY, "no certificate", p11_certificate(signer, &der, &err));
     assert_int_equal(r.asked, 5);
@@ -525,6 +525,38 @@ keys_are_found_again(void **state)
     bk_secret_wipe(&cek);
     assert_int_equal(r.asked, 5);
     finish(&r);
+}
+
+/* What was started beforehand is used, or ends with the run. */
+static void
+is_prepared_without_waiting(void **state)
+{
+    char by_path[700], key_by_path[720];
+    const char *const uris[] = {A, by_path};
+    const char *const keys[] = {A ";object=sign", key_by_path};
+
+    (void)state;
+    (void)snprintf(by_path, sizeof by_path, "%s?module-path=%s", A, module_file);
+    (void)snprintf(key_by_path, sizeof key_by_path, "%s;object=sign?module-path=%s", A, module_file);
+    for (size_t i = 0; i < 2; i++) {
+        struct run r;
+        struct bk_key *key;
+
+        start(&r);
+        p11_prepare(r.p, "nonsense");
+        assert_int_equal(kill_workers(), 0);
+        p11_prepare(r.p, uris[i]);
+        p11_prepare(r.p, uris[i]);
+        finish(&r);
+
+        start(&r);
+        p11_prepare(r.p, uris[i]);
+        key = open_key(&r, keys[i], P11_USE_SIGN);
+        works(try_signer(key));
+        p11_prepare(r.p, uris[i]);
+        bk_key_close(key);
+        finish(&r);
+    }
 }
 
 /* Two keys in two threads, while the worker is killed again and again. */
@@ -793,6 +825,7 @@ main(void)
         cmocka_unit_test(finds_and_holds),
         cmocka_unit_test(a_wrong_pin_is_tried_once),
         cmocka_unit_test(keys_are_found_again),
+        cmocka_unit_test(is_prepared_without_waiting),
         cmocka_unit_test(threads_work_side_by_side),
         cmocka_unit_test(killed_in_the_midst_of_it),
         cmocka_unit_test(a_worker_that_died_idle_costs_nothing),
