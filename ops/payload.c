@@ -49,7 +49,7 @@ work_group(struct run *r, size_t worker, uint64_t group, struct bk_job *job, str
     uint64_t first = group * BK_GROUP_SEGMENTS;
 
     if (r->p->keys == NULL)
-        return bk_group_root(r->segment_size, first, job->last, job->in, job->in_len, job->digest, err);
+        return bk_group_root(&r->ciphers[worker], r->segment_size, first, job->last, job->in, job->in_len, job->digest, err);
     return bk_group_open(r->p->keys, &r->ciphers[worker], first, job->last, job->in, job->in_len, job->out,
                          &job->out_len, job->digest, err);
 }
