@@ -49,7 +49,8 @@ work_group(struct run *r, size_t worker, uint64_t group, struct bk_job *job, str
     uint64_t first = group * BK_GROUP_SEGMENTS;
 
     if (r->p->keys == NULL)
-        return bk_group_root(&r->ciphers[worker], r->segment_size, first, job->last, job->in, job->in_len, job->digest, err);
+        return bk_group_root(&r->ciphers[worker], r->segment_size, first, job->last, job->in, job->in_len, job->digest,
+                             err);
     return bk_group_open(r->p->keys, &r->ciphers[worker], first, job->last, job->in, job->in_len, job->out,
                          &job->out_len, job->digest, err);
 }
@@ -73,6 +74,8 @@ run_pipeline(struct run *r, struct bk_pipeline *pipe, struct bk_err *err)
     pipe->out_size = r->p->keys == NULL ? 0 : (size_t)group_plain(r);
     if ((r->ciphers = calloc(pipe->workers, sizeof *r->ciphers)) == NULL)
         return bk_fail_nomem(err);
+    for (size_t i = 0; i < pipe->workers; i++)
+        r->ciphers[i].engine = r->p->engine;
     rc = bk_pipeline_run(pipe, err);
     for (size_t i = 0; i < pipe->workers; i++)
         bk_cipher_free(&r->ciphers[i]);

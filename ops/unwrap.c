@@ -182,7 +182,8 @@ file_range(const struct unwrapping *u, struct ops_payload *p, struct bk_err *err
 static enum bk_code
 restore_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
 {
-    struct ops_payload p = {.keys = &u->keys, .workers = u->req->workers, .log = u->req->log, .sink = u->sink};
+    struct ops_payload p = {
+        .keys = &u->keys, .workers = u->req->workers, .engine = u->req->engine, .log = u->req->log, .sink = u->sink};
     enum bk_code rc = file_range(u, &p, err);
 
     if (rc != BK_OK)
@@ -284,7 +285,8 @@ check_stream_end(struct unwrapping *u, const struct bk_buf *index, const struct 
 static enum bk_code
 restore_stream(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
 {
-    struct ops_payload p = {.keys = &u->keys, .workers = u->req->workers, .log = u->req->log, .sink = u->sink};
+    struct ops_payload p = {
+        .keys = &u->keys, .workers = u->req->workers, .engine = u->req->engine, .log = u->req->log, .sink = u->sink};
     struct bk_buf index = {0}, rest = {0};
     enum bk_code rc;
 

@@ -37,7 +37,8 @@ static enum bk_code
 check_payload(const struct ops_verify *v, const struct ops_archive *a, const struct bk_payload *keys,
               struct bk_err *err)
 {
-    struct ops_payload p = {.keys = keys, .workers = v->workers, .log = v->log, .length = a->layout.plaintext_length};
+    struct ops_payload p = {
+        .keys = keys, .workers = v->workers, .engine = v->engine, .log = v->log, .length = a->layout.plaintext_length};
 
     return ops_payload_run_file(&p, a, err);
 }

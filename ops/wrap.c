@@ -283,6 +283,8 @@ seal_payload(struct wrapping *w, struct bk_err *err)
 
     if ((w->ciphers = calloc(pipe.workers, sizeof *w->ciphers)) == NULL)
         return bk_fail_nomem(err);
+    for (size_t i = 0; i < pipe.workers; i++)
+        w->ciphers[i].engine = w->req->engine;
     rc = bk_pipeline_run(&pipe, err);
     for (size_t i = 0; i < pipe.workers; i++)
         bk_cipher_free(&w->ciphers[i]);

@@ -13,6 +13,7 @@ enum {
     OPT_RAW_RSA,
     OPT_RESTORE_COMMAND,
     OPT_FORCE,
+    OPT_ENGINE,
 };
 
 static const struct option options[] = {
@@ -21,6 +22,7 @@ static const struct option options[] = {
     {"trust", required_argument, NULL, 't'},
     {"output", required_argument, NULL, 'o'},
     {"jobs", required_argument, NULL, 'j'},
+    {"engine", required_argument, NULL, OPT_ENGINE},
     {"range", required_argument, NULL, OPT_RANGE},
     {"meta", no_argument, NULL, OPT_META},
     {"expect", required_argument, NULL, OPT_EXPECT},
@@ -60,6 +62,7 @@ const char unwrap_help[] =
     "                          exist, 126 for every other failure\n"
     "      --force             replace FILE if it is there\n"
     "  -j, --jobs N            threads (default: the cores)\n"
+    "      --engine NAME       auto (default), openssl or ipsec-mb: who encrypts and hashes\n"
     "      --profile NAME      options from this profile of bk.conf(5)\n"
     "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
@@ -127,6 +130,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return BK_OK;
     case 'j':
         return cmd_number("--jobs", value, 1, 256, &a->jobs, err);
+    case OPT_ENGINE:
+        return cmd_engine_name(value, &a->engine, err);
     case OPT_RANGE:
         return take_range(a, value, err);
     case OPT_META:

@@ -13,6 +13,7 @@ struct unwrap_args {
     const char *manifest;
     uint64_t min_generation;
     uint64_t jobs;
+    const char *engine; /* NULL: auto */
     int force;
     int has_range;
     uint64_t offset;

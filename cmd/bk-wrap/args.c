@@ -16,6 +16,7 @@ enum {
     OPT_ALLOW_EMPTY,
     OPT_DETACH,
     OPT_FORCE,
+    OPT_ENGINE,
 };
 
 static const struct option options[] = {
@@ -36,6 +37,7 @@ static const struct option options[] = {
     {"allow-empty", no_argument, NULL, OPT_ALLOW_EMPTY},
     {"force", no_argument, NULL, OPT_FORCE},
     {"jobs", required_argument, NULL, 'j'},
+    {"engine", required_argument, NULL, OPT_ENGINE},
     {0},
 };
 
@@ -63,6 +65,7 @@ const char wrap_help[] =
     "      --allow-empty          take empty input\n"
     "      --force                replace OUT if it is there\n"
     "  -j, --jobs N               threads (default: the cores)\n"
+    "      --engine NAME          auto (default), openssl or ipsec-mb: who encrypts and hashes\n"
     "      --profile NAME         options from this profile of bk.conf(5)\n"
     "      --config FILE          the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet                errors and warnings only\n"
@@ -169,6 +172,8 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return BK_OK;
     case 'j':
         return cmd_number("--jobs", value, 1, 256, &a->jobs, err);
+    case OPT_ENGINE:
+        return cmd_engine_name(value, &a->engine, err);
     case OPT_SIGN_CERT:
         a->sign_cert = value;
         return BK_OK;

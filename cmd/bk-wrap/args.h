@@ -24,7 +24,8 @@ struct wrap_args {
     int detach;
     int force;
     int allow_empty;
-    uint64_t jobs; /* 0: as many as there are cores */
+    uint64_t jobs;      /* 0: as many as there are cores */
+    const char *engine; /* NULL: auto */
     enum bk_kind kind;
     const char *label;
     const char *sequence;

@@ -54,6 +54,8 @@ warn_same_login(struct wrap *w, struct bk_err *err)
 static enum bk_code
 fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, struct bk_err *err)
 {
+    enum bk_code rc;
+
     req->recipients = &w->recipients;
     req->command = a->command;
     req->input = a->input;
@@ -73,6 +75,8 @@ fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, st
     req->log = &w->cmd.log;
     req->cancel = &w->cmd.cancel;
     req->has_parent = a->parent != NULL;
+    if ((rc = cmd_engine(&w->cmd, a->engine, &req->engine, err)) != BK_OK)
+        return rc;
     return a->parent == NULL ? BK_OK : ops_wrap_parent(a->parent, &req->parent, err);
 }
 

@@ -36,6 +36,7 @@ static const struct {
     {"days", CMD_KEY_VALUE},
     {"detach", CMD_KEY_FLAG},
     {"dry-run", CMD_KEY_FLAG},
+    {"engine", CMD_KEY_VALUE},
     {"expect", CMD_KEY_LIST},
     {"force", CMD_KEY_FLAG},
     {"from", CMD_KEY_VALUE},
