@@ -140,17 +140,11 @@ file_write(void *ctx, struct bk_job *job, struct bk_err *err)
     return rc;
 }
 
-static void
-file_interrupt(void *ctx)
-{
-    store_source_interrupt(((struct run *)ctx)->src);
-}
-
 enum bk_code
 ops_payload_run_file(const struct ops_payload *p, const struct ops_archive *a, struct bk_err *err)
 {
     struct run r = {.p = p, .src = a->src, .archive = a, .segment_size = a->preamble.segment_size};
-    struct bk_pipeline pipe = {.read = file_read, .work = file_work, .write = file_write, .interrupt = file_interrupt};
+    struct bk_pipeline pipe = {.read_apart = 1, .read = file_read, .work = file_work, .write = file_write};
 
     r.first_group = p->offset / group_plain(&r);
     r.end_group = p->length == 0 ? r.first_group + 1 : (p->offset + p->length - 1) / group_plain(&r) + 1;
@@ -227,6 +221,12 @@ stream_write(void *ctx, struct bk_job *job, struct bk_err *err)
     return rc;
 }
 
+static void
+stream_interrupt(void *ctx)
+{
+    store_source_interrupt(((struct run *)ctx)->src);
+}
+
 /* What may follow the frames: the index that they make, a manifest of the largest size, and the tail. */
 static enum bk_code
 read_rest(struct run *r, struct bk_err *err)
@@ -256,7 +256,7 @@ ops_payload_run_stream(const struct ops_payload *p, struct ops_archive *a, struc
 {
     struct run r = {.p = p, .src = a->src, .segment_size = a->preamble.segment_size, .index = index, .rest = rest};
     struct bk_pipeline pipe = {
-        .read = stream_read, .work = stream_work, .write = stream_write, .interrupt = file_interrupt};
+        .read = stream_read, .work = stream_work, .write = stream_write, .interrupt = stream_interrupt};
     enum bk_code rc = run_pipeline(&r, &pipe, err);
 
     *plaintext_length = r.plaintext_length;
