@@ -49,9 +49,9 @@ work_group(struct run *r, size_t worker, uint64_t group, struct bk_job *job, str
     uint64_t first = group * BK_GROUP_SEGMENTS;
 
     if (r->p->keys == NULL)
-        return bk_group_root(&r->ciphers[worker], r->segment_size, first, job->last, job->in, job->in_len, job->digest,
-                             err);
-    return bk_group_open(r->p->keys, &r->ciphers[worker], first, job->last, job->in, job->in_len, job->out,
+        return bk_group_root(&r->ciphers[worker], r->segment_size, first, job->last, job->in + job->in_at, job->in_len,
+                             job->digest, err);
+    return bk_group_open(r->p->keys, &r->ciphers[worker], first, job->last, job->in + job->in_at, job->in_len, job->out,
                          &job->out_len, job->digest, err);
 }
 
@@ -70,7 +70,7 @@ run_pipeline(struct run *r, struct bk_pipeline *pipe, struct bk_err *err)
     pipe->ctx = r;
     pipe->workers = r->p->workers;
     pipe->jobs = r->end_group - r->first_group; /* of a stream both are 0: not known */
-    pipe->in_size = (size_t)group_stored(r);
+    pipe->in_size = (size_t)group_stored(r) + STORE_SLACK;
     pipe->out_size = r->p->keys == NULL ? 0 : (size_t)group_plain(r);
     if ((r->ciphers = calloc(pipe->workers, sizeof *r->ciphers)) == NULL)
         return bk_fail_nomem(err);
@@ -95,7 +95,7 @@ file_read(void *ctx, struct bk_job *job, struct bk_err *err)
 
     job->in_len = left < group_stored(r) ? (size_t)left : (size_t)group_stored(r);
     job->last = group + 1 == r->end_group;
-    rc = store_source_read_at(r->src, layout->frames_offset + at, job->in, job->in_len, err);
+    rc = store_source_read_around(r->src, layout->frames_offset + at, job->in, &job->in_at, job->in_len, err);
     if (rc != BK_OK)
         bk_err_layer(err, "file");
     return rc;

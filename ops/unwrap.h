@@ -14,6 +14,7 @@ struct ops_unwrap {
     int force;
     size_t workers;
     const struct bk_engine *engine; /* NULL: OpenSSL's */
+    int direct;                     /* files are read and written past the system's cache */
 
     const struct ops_keyring *ring;
     const struct ops_trust *trust;

@@ -92,6 +92,8 @@ ops_verify_run(const struct ops_verify *v, struct ops_archive *a, struct store_s
         bk_err_layer(err, "file");
         return rc;
     }
+    if (v->direct)
+        store_source_direct(*src);
     if (!store_source_seekable(*src))
         return bk_fail(err, BK_E_USAGE, "only a file can be verified, not a stream");
     if ((rc = ops_archive_open(a, *src, v->trust, v->log, err)) != BK_OK)

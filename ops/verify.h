@@ -22,6 +22,7 @@ struct ops_verify {
     const char *manifest_path; /* a kept copy to compare with, or NULL */
     size_t workers;
     const struct bk_engine *engine; /* NULL: OpenSSL's */
+    int direct;                     /* files are read and written past the system's cache */
     const struct bk_log *log;
     const struct bk_cancel *cancel;
 };

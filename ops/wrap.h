@@ -27,6 +27,7 @@ struct ops_wrap {
     int allow_empty;
     size_t workers;
     const struct bk_engine *engine; /* NULL: OpenSSL's */
+    int direct;                     /* files are read and written past the system's cache */
 
     struct ops_recipients *recipients;    /* 1 to 32 */
     const struct bk_signing_key *signers; /* 1 to 4 */

@@ -14,6 +14,7 @@ struct unwrap_args {
     uint64_t min_generation;
     uint64_t jobs;
     const char *engine; /* NULL: auto */
+    int direct;
     int force;
     int has_range;
     uint64_t offset;

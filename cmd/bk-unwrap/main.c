@@ -49,6 +49,7 @@ run(struct unwrap *u, const struct unwrap_args *a, struct bk_err *err)
         .command = a->command,
         .force = a->force,
         .workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs,
+        .direct = a->direct,
         .ring = &u->ring,
         .trust = &u->trust,
         .expect = &u->expect,

@@ -16,6 +16,7 @@ struct verify_args {
     uint64_t min_generation;
     uint64_t jobs;
     const char *engine; /* NULL: auto */
+    int direct;
     int show;
     char **archives;
     size_t archive_count;

@@ -85,6 +85,7 @@ verify_one(struct verify *v, const struct verify_args *a, const char *name, stru
                              .expect = &v->expect,
                              .manifest_path = a->manifest,
                              .engine = v->engine,
+                             .direct = a->direct,
                              .workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs,
                              .log = &v->cmd.log,
                              .cancel = &v->cmd.cancel};

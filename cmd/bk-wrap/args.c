@@ -17,6 +17,7 @@ enum {
     OPT_DETACH,
     OPT_FORCE,
     OPT_ENGINE,
+    OPT_DIRECT,
 };
 
 static const struct option options[] = {
@@ -38,6 +39,7 @@ static const struct option options[] = {
     {"force", no_argument, NULL, OPT_FORCE},
     {"jobs", required_argument, NULL, 'j'},
     {"engine", required_argument, NULL, OPT_ENGINE},
+    {"direct", no_argument, NULL, OPT_DIRECT},
     {0},
 };
 
@@ -66,6 +68,7 @@ const char wrap_help[] =
     "      --force                replace OUT if it is there\n"
     "  -j, --jobs N               threads (default: the cores)\n"
     "      --engine NAME          auto (default), openssl or ipsec-mb: who encrypts and hashes\n"
+    "      --direct               files do not pass through the system's cache\n"
     "      --profile NAME         options from this profile of bk.conf(5)\n"
     "      --config FILE          the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet                errors and warnings only\n"
@@ -174,6 +177,9 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return cmd_number("--jobs", value, 1, 256, &a->jobs, err);
     case OPT_ENGINE:
         return cmd_engine_name(value, &a->engine, err);
+    case OPT_DIRECT:
+        a->direct = 1;
+        return BK_OK;
     case OPT_SIGN_CERT:
         a->sign_cert = value;
         return BK_OK;

@@ -65,6 +65,7 @@ fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, st
     req->force = a->force;
     req->allow_empty = a->allow_empty;
     req->workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs;
+    req->direct = a->direct;
     req->kind = a->kind;
     (void)snprintf(req->label, sizeof req->label, "%s", a->label == NULL ? "" : a->label);
     (void)snprintf(req->sequence, sizeof req->sequence, "%s", a->sequence == NULL ? "" : a->sequence);

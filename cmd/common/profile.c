@@ -35,6 +35,7 @@ static const struct {
     {"config", CMD_KEY_REFUSED},
     {"days", CMD_KEY_VALUE},
     {"detach", CMD_KEY_FLAG},
+    {"direct", CMD_KEY_FLAG},
     {"dry-run", CMD_KEY_FLAG},
     {"engine", CMD_KEY_VALUE},
     {"expect", CMD_KEY_LIST},
