@@ -167,25 +167,24 @@ static enum bk_code
 choose_fast(const struct bk_engine *const *list, const struct bk_log *log, const struct bk_engine **out,
             struct bk_err *err)
 {
-    enum bk_code rc = bk_fail(err, BK_E_INTERNAL, "no engine runs on this processor");
+    struct bk_err why = {0};
+    enum bk_code rc = bk_fail(&why, BK_E_INTERNAL, "no engine runs on this processor");
 
     for (; *list != NULL; list++) {
-        struct bk_err why = {0};
-
         if ((*list)->fit() != BK_ENGINE_FAST)
             continue;
         if ((rc = bk_engine_check(*list, &why)) == BK_OK) {
             *out = *list;
             return BK_OK;
         }
-        if (err != NULL)
-            *err = why;
         /* memory that is short says nothing about an engine */
         if (rc != BK_E_INTERNAL)
-            return rc;
+            break;
         if (list[1] != NULL)
             bk_warn(log, "%s; going on without it", why.message);
     }
+    if (err != NULL)
+        *err = why;
     return rc;
 }
 

@@ -276,6 +276,7 @@ check_falls_back(struct bk_engine *bad)
     assert_int_equal(bk_engine_choose(list, NULL, &listener, &got, &err), BK_OK);
     assert_ptr_equal(got, &bk_engine_openssl);
     assert_int_equal(warnings, 1);
+    assert_string_equal(err.message, "");
     got = NULL;
     assert_int_equal(bk_engine_choose(list, "bad", &listener, &got, &err), BK_E_INTERNAL);
     assert_non_null(strstr(err.message, "engine bad"));
