@@ -332,6 +332,39 @@ test_direct_and_expected(void **state)
     }
 }
 
+/* Where the file system knows no direct I/O: the same bytes, dropped behind. */
+static int
+no_direct(void)
+{
+    size_t total = 40 * FX_MIB + 1234;
+    uint8_t *all = malloc(total), *room = aligned_alloc(4096, 3 * FX_MIB), *back = malloc(total);
+    struct store_sink *s = fx_open_sink(fx_at("out"), 1);
+    struct bk_err err = {0};
+
+    for (size_t i = 0; i < total; i++)
+        all[i] = (uint8_t)(i * 7 % 251);
+    if (!fx_deny(SYS_openat, EINVAL))
+        return FX_SKIP;
+    store_sink_direct(s);
+    assert_int_equal(store_sink_skew(s, 640), 0);
+    write_pieces(s, room, all, total);
+    assert_int_equal(store_sink_read_at(s, 0, back, total, &err), BK_OK);
+    assert_memory_equal(back, all, total);
+    store_sink_discard(s);
+    free(all);
+    free(room);
+    free(back);
+    return 0;
+}
+
+static void
+test_file_systems_without_direct(void **state)
+{
+    (void)state;
+    assert_int_equal(fx_in_child(no_direct), 0);
+    assert_int_equal(fx_entries(), 0);
+}
+
 static void
 test_room_that_cannot_be_had(void **state)
 {
@@ -588,6 +621,7 @@ main(void)
         cmocka_unit_test_setup_teardown(test_full_disk, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_cancel_before_publishing, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_direct_and_expected, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_file_systems_without_direct, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_room_that_cannot_be_had, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_file_systems_without_noreplace, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_failing_sync_publishes_nothing, fx_make_folder, fx_remove_folder),
