@@ -23,10 +23,9 @@ struct run {
     size_t thread_count;
     size_t worker_count;
     pthread_mutex_t lock;
-    pthread_cond_t may_read;   /* nobody reads, or there is nothing more to read */
-    pthread_cond_t may_work;   /* a worker's number is free */
-    pthread_cond_t *may_write; /* of job n modulo thread_count: its turn, or a failure */
-    size_t *idle;              /* the workers' numbers that are free, idle_count of them */
+    pthread_cond_t may_read; /* nobody reads, or there is nothing more to read */
+    pthread_cond_t may_work; /* a worker's number is free */
+    size_t *idle;            /* the workers' numbers that are free, idle_count of them */
     size_t idle_count;
     uint64_t next_read;
     uint64_t next_write;
@@ -41,6 +40,7 @@ struct thread {
     struct run *run;
     pthread_t id;
     struct bk_job job;
+    pthread_cond_t may_write; /* of the one job on its way whose number, modulo the threads, is this thread's place */
 };
 
 static void
@@ -49,7 +49,7 @@ wake_all(struct run *r)
     pthread_cond_broadcast(&r->may_read);
     pthread_cond_broadcast(&r->may_work);
     for (size_t i = 0; i < r->thread_count; i++)
-        pthread_cond_signal(&r->may_write[i]);
+        pthread_cond_signal(&r->threads[i].may_write);
 }
 
 /* Records a failure of job n unless an earlier job has failed already, and frees a reader that may be blocked. With the
@@ -151,7 +151,7 @@ write_job(struct run *r, struct bk_job *job)
     enum bk_code rc;
 
     while (r->next_write != n && r->failed_at == NEVER)
-        pthread_cond_wait(&r->may_write[n % r->thread_count], &r->lock);
+        pthread_cond_wait(&r->threads[n % r->thread_count].may_write, &r->lock);
     if (r->failed_at != NEVER)
         return 0;
     pthread_mutex_unlock(&r->lock);
@@ -162,7 +162,7 @@ write_job(struct run *r, struct bk_job *job)
         return 0;
     }
     r->next_write++;
-    pthread_cond_signal(&r->may_write[r->next_write % r->thread_count]);
+    pthread_cond_signal(&r->threads[r->next_write % r->thread_count].may_write);
     return 1;
 }
 
@@ -290,15 +290,14 @@ run_make(struct run *r, struct bk_err *err)
     r->worker_count = bk_pipeline_workers(r->p);
     r->thread_count = threads_for(r->p, r->worker_count);
     r->threads = calloc(r->thread_count, sizeof *r->threads);
-    r->may_write = calloc(r->thread_count, sizeof *r->may_write);
-    r->idle = calloc(r->worker_count, sizeof *r->idle);
-    if (r->threads == NULL || r->may_write == NULL || r->idle == NULL)
+    r->idle = calloc(r->thread_count, sizeof *r->idle);
+    for (size_t i = 0; r->threads != NULL && i < r->thread_count; i++)
+        (void)pthread_cond_init(&r->threads[i].may_write, NULL);
+    if (r->threads == NULL || r->idle == NULL)
         return bk_fail_nomem(err);
     for (size_t i = 0; i < r->worker_count; i++)
         r->idle[i] = r->worker_count - 1 - i;
     r->idle_count = r->worker_count;
-    for (size_t i = 0; i < r->thread_count; i++)
-        (void)pthread_cond_init(&r->may_write[i], NULL);
     return make_jobs(r, err);
 }
 
@@ -306,10 +305,9 @@ static void
 run_release(struct run *r)
 {
     wipe_jobs(r);
-    for (size_t i = 0; r->may_write != NULL && i < r->thread_count; i++)
-        (void)pthread_cond_destroy(&r->may_write[i]);
+    for (size_t i = 0; r->threads != NULL && i < r->thread_count; i++)
+        (void)pthread_cond_destroy(&r->threads[i].may_write);
     free(r->threads);
-    free(r->may_write);
     free(r->idle);
 }
 

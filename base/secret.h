@@ -11,8 +11,8 @@
 
 #include "base/err.h"
 
-/* The arena, a power of two: enough for every key of a run (of 256 workers' ciphers some 300 KiB), one key package of the
- * largest size with its copy, and the PINs. */
+/* The arena, a power of two: enough for every key of a run (of 256 workers' ciphers some 300 KiB), one key package of
+ * the largest size with its copy, and the PINs. */
 #define BK_SECRET_ARENA (1024 * 1024)
 
 struct bk_secret {

@@ -290,7 +290,7 @@ file_goes_on(const struct store_source *s)
 enum bk_code
 store_source_ended(struct store_source *s, int *ended, struct bk_err *err)
 {
-    uint8_t next;
+    uint8_t next = 0;
     size_t got = 0;
     enum bk_code rc = BK_OK;
 
