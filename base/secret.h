@@ -11,8 +11,9 @@
 
 #include "base/err.h"
 
-/* The arena: enough for every key of a run, one key package of the largest size with its copy, and the PINs. */
-#define BK_SECRET_ARENA (512 * 1024)
+/* The arena, a power of two: enough for every key of a run (of 256 workers' ciphers some 300 KiB), one key package of
+ * the largest size with its copy, and the PINs. */
+#define BK_SECRET_ARENA (1024 * 1024)
 
 struct bk_secret {
     uint8_t *data; /* NULL when empty */

@@ -9,15 +9,18 @@ _bk_options() {
     bk-wrap)
         printf '%s\n' 'recipient key' 'sign uri' 'sign-cert file' 'token-profile file' 'output file' 'batch file' 'null -' \
             'detach -' 'manifest file' 'kind full,incremental,wal,snapshot,other' 'public-label text' 'retain-until text' \
-            'parent file' 'sequence text' 'meta text' 'meta-file file' 'allow-empty -' 'force -' 'jobs text'
+            'parent file' 'sequence text' 'meta text' 'meta-file file' 'allow-empty -' 'force -' 'jobs text' \
+            'engine auto,openssl,ipsec-mb' 'direct -'
         ;;
     bk-unwrap)
         printf '%s\n' 'trust trust' 'key uri' 'output file' 'range text' 'meta -' 'expect expect' \
-            'min-generation text' 'manifest file' 'allow-unverified -' 'raw-rsa -' 'restore-command -' 'force -' 'jobs text'
+            'min-generation text' 'manifest file' 'allow-unverified -' 'raw-rsa -' 'restore-command -' 'force -' 'jobs text' \
+            'engine auto,openssl,ipsec-mb' 'direct -'
         ;;
     bk-verify)
         printf '%s\n' 'level signature,integrity,decrypt' 'trust trust' 'key uri' 'expect expect' \
-            'min-generation text' 'manifest file' 'raw-rsa -' 'show -' 'jobs text'
+            'min-generation text' 'manifest file' 'raw-rsa -' 'show -' 'jobs text' \
+            'engine auto,openssl,ipsec-mb' 'direct -'
         ;;
     bk-rekey)
         printf '%s\n' 'from uri' 'to key' 'add key' 'remove text' 'sign uri' 'sign-cert file' 'trust trust' \

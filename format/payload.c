@@ -11,9 +11,7 @@
 #include "base/buf.h"
 #include "base/hash.h"
 
-#define PRK_LEN   32
-#define KEY_LEN   32
-#define NONCE_LEN 12
+#define PRK_LEN 32
 
 /* HKDF-SHA256, RFC 5869, one of its two halves: exactly as many bytes as out holds. */
 static enum bk_code
@@ -116,49 +114,28 @@ bk_key_commit_check(const uint8_t preamble[BK_PREAMBLE_LEN], const struct bk_sec
     return rc;
 }
 
-/* What bk_cipher.impl points to. */
-struct cipher {
-    EVP_CIPHER *gcm;
-    EVP_CIPHER_CTX *ctx;
-    uint8_t
-        binding[64]; /* of the payload that the key belongs to: a cipher handed on is never used under its old key */
-};
-
 void
 bk_cipher_free(struct bk_cipher *c)
 {
-    struct cipher *s = c->impl;
+    const struct bk_engine *engine = c->engine;
 
-    if (s != NULL) {
-        EVP_CIPHER_CTX_free(s->ctx);
-        EVP_CIPHER_free(s->gcm);
-        free(s);
-    }
-    *c = (struct bk_cipher){0};
+    if (c->state != NULL)
+        engine->free(c->state);
+    *c = (struct bk_cipher){.engine = engine};
 }
 
 static enum bk_code
 cipher_make(struct bk_cipher *c, struct bk_err *err)
 {
-    struct cipher *s = calloc(1, sizeof *s);
-
-    if (s == NULL)
-        return bk_fail_nomem(err);
-    *c = (struct bk_cipher){.impl = s};
-    s->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-    s->ctx = EVP_CIPHER_CTX_new();
-    if (s->gcm == NULL || s->ctx == NULL) {
-        bk_cipher_free(c);
-        return bk_crypto_end(bk_fail(err, BK_E_INTERNAL, "AES-256-GCM is not available"), err);
-    }
-    return BK_OK;
+    if (c->engine == NULL)
+        c->engine = &bk_engine_openssl;
+    return c->state == NULL ? c->engine->make(&c->state, err) : BK_OK;
 }
 
-/* The payload key of an epoch into the context: HKDF-Expand(PRK, "bk1 payload" || 00 || binding || u32 epoch, 32). */
+/* The payload key of an epoch into the engine: HKDF-Expand(PRK, "bk1 payload" || 00 || binding || u32 epoch, 32). */
 static enum bk_code
 cipher_set_key(const struct bk_payload *p, struct bk_cipher *c, uint64_t epoch, int sealing, struct bk_err *err)
 {
-    struct cipher *s = c->impl;
     uint8_t info[12 + 64 + 4] = "bk1 payload";
     struct bk_secret key = {0};
     enum bk_code rc;
@@ -166,15 +143,13 @@ cipher_set_key(const struct bk_payload *p, struct bk_cipher *c, uint64_t epoch, 
     c->keyed = 0;
     memcpy(info + 12, p->binding, sizeof p->binding);
     bk_put_u32(info + 12 + 64, (uint32_t)epoch);
-    if ((rc = bk_secret_alloc(&key, KEY_LEN, err)) != BK_OK)
+    if ((rc = bk_secret_alloc(&key, BK_PAYLOAD_KEY_LEN, err)) != BK_OK)
         goto done;
     if ((rc = expand(&p->prk, info, sizeof info, key.data, key.len, err)) != BK_OK)
         goto done;
-    if (EVP_CipherInit_ex2(s->ctx, s->gcm, key.data, NULL, sealing, NULL) != 1) {
-        rc = bk_crypto_end(bk_fail(err, BK_E_INTERNAL, "AES-256-GCM refused its key"), err);
+    if ((rc = c->engine->set_key(c->state, key.data, sealing, err)) != BK_OK)
         goto done;
-    }
-    memcpy(s->binding, p->binding, sizeof s->binding);
+    memcpy(c->binding, p->binding, sizeof c->binding);
     c->epoch = epoch;
     c->sealing = sealing;
     c->keyed = 1;
@@ -188,63 +163,22 @@ static enum bk_code
 cipher_ready(const struct bk_payload *p, struct bk_cipher *c, uint64_t first, int sealing, struct bk_err *err)
 {
     uint64_t epoch = first * p->segment_size >> BK_EPOCH_SHIFT;
-    struct cipher *s;
     enum bk_code rc;
 
-    if (c->impl == NULL && (rc = cipher_make(c, err)) != BK_OK)
+    if ((rc = cipher_make(c, err)) != BK_OK)
         return rc;
-    s = c->impl;
     if (c->keyed && c->epoch == epoch && c->sealing == sealing &&
-        memcmp(s->binding, p->binding, sizeof s->binding) == 0)
+        memcmp(c->binding, p->binding, sizeof c->binding) == 0)
         return BK_OK;
     return cipher_set_key(p, c, epoch, sealing, err);
 }
 
 /* docs/FORMAT.md, Frames: four zero bytes and the segment number. */
 static void
-frame_nonce(uint64_t segment, uint8_t nonce[NONCE_LEN])
+frame_nonce(uint64_t segment, uint8_t nonce[BK_NONCE_LEN])
 {
     bk_put_u32(nonce, 0);
     bk_put_u64(nonce + 4, segment);
-}
-
-/* frame: the word is there; ciphertext and tag are written. 1 on success. */
-static int
-frame_seal(EVP_CIPHER_CTX *ctx, uint64_t segment, const uint8_t *plain, size_t len, uint8_t *frame)
-{
-    uint8_t nonce[NONCE_LEN];
-    uint8_t none[BK_FRAME_TAG];
-    uint8_t *tag = frame + BK_FRAME_WORD + len;
-    int n = 0;
-
-    frame_nonce(segment, nonce);
-    if (EVP_EncryptInit_ex2(ctx, NULL, NULL, nonce, NULL) != 1 ||
-        EVP_EncryptUpdate(ctx, NULL, &n, frame, BK_FRAME_WORD) != 1)
-        return 0;
-    if (len > 0 && (EVP_EncryptUpdate(ctx, frame + BK_FRAME_WORD, &n, plain, (int)len) != 1 || (size_t)n != len))
-        return 0;
-    return EVP_EncryptFinal_ex(ctx, none, &n) == 1 && n == 0 &&
-           EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, BK_FRAME_TAG, tag) == 1;
-}
-
-/* 1 if the tag holds; plain is written in either case. */
-static int
-frame_open(EVP_CIPHER_CTX *ctx, uint64_t segment, const uint8_t *frame, size_t len, uint8_t *plain)
-{
-    uint8_t nonce[NONCE_LEN];
-    uint8_t none[BK_FRAME_TAG];
-    uint8_t tag[BK_FRAME_TAG];
-    int n = 0;
-
-    frame_nonce(segment, nonce);
-    memcpy(tag, frame + BK_FRAME_WORD + len, sizeof tag);
-    if (EVP_DecryptInit_ex2(ctx, NULL, NULL, nonce, NULL) != 1 ||
-        EVP_DecryptUpdate(ctx, NULL, &n, frame, BK_FRAME_WORD) != 1)
-        return 0;
-    if (len > 0 && (EVP_DecryptUpdate(ctx, plain, &n, frame + BK_FRAME_WORD, (int)len) != 1 || (size_t)n != len))
-        return 0;
-    return EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, BK_FRAME_TAG, tag) == 1 &&
-           EVP_DecryptFinal_ex(ctx, none, &n) == 1 && n == 0;
 }
 
 /* The shape of a group: how many segments, and the plaintext length of the final one. */
@@ -308,33 +242,61 @@ group_to_seal(uint32_t segment_size, uint64_t first, int last, size_t plain_len,
     return BK_OK;
 }
 
+/* Bytes of the frames from number i on, n of them, when they are hashed: the final one may be shorter. */
+static size_t
+final_frame(const struct group *g, size_t i, size_t n)
+{
+    return group_len(g, i + n - 1) + BK_FRAME_OVERHEAD;
+}
+
+/* Frames number i on, n of them, which the engine hashes together. */
+static void
+hash_frames(struct bk_cipher *c, const struct group *g, const uint8_t *frames, size_t i, size_t n,
+            uint8_t leaves[BK_GROUP_SEGMENTS][BK_SHA256_LEN])
+{
+    c->engine->hash(c->state, frames + frame_at(g, i), frame_at(g, 1), n, final_frame(g, i, n), leaves + i);
+}
+
+/* As many frames from number i on as the engine takes at a time. */
+static size_t
+batch_from(const struct bk_cipher *c, const struct group *g, size_t i)
+{
+    return g->count - i < c->engine->batch ? g->count - i : c->engine->batch;
+}
+
+static int
+seal_frame(const struct bk_cipher *c, const struct group *g, size_t i, const uint8_t *plain, uint8_t *frames)
+{
+    uint8_t nonce[BK_NONCE_LEN];
+    uint8_t *frame = frames + frame_at(g, i);
+
+    frame_nonce(g->first + i, nonce);
+    bk_put_u32(frame, group_word(g, i));
+    return c->engine->seal(c->state, nonce, plain + i * g->segment_size, group_len(g, i), frame);
+}
+
 enum bk_code
 bk_group_seal(const struct bk_payload *p, struct bk_cipher *c, uint64_t first, int last, const uint8_t *plain,
               size_t plain_len, uint8_t *frames, size_t *frames_len, uint8_t root[32], struct bk_err *err)
 {
     uint8_t leaves[BK_GROUP_SEGMENTS][BK_SHA256_LEN];
     struct group g;
-    struct cipher *s;
     enum bk_code rc;
 
     if ((rc = group_to_seal(p->segment_size, first, last, plain_len, &g, err)) != BK_OK)
         return rc;
     if ((rc = cipher_ready(p, c, first, 1, err)) != BK_OK)
         return rc;
-    s = c->impl;
-    for (size_t i = 0; i < g.count; i++) {
-        uint8_t *frame = frames + frame_at(&g, i);
-        size_t len = group_len(&g, i);
-
-        bk_put_u32(frame, group_word(&g, i));
-        if (!frame_seal(s->ctx, first + i, plain + i * p->segment_size, len, frame)) {
-            c->keyed = 0;
-            enum bk_code failed =
-                bk_fail(err, BK_E_INTERNAL, "segment %llu: AES-256-GCM failed", (unsigned long long)(first + i));
-            return bk_crypto_end(failed, err);
-        }
-        /* hashed now, while the frame is in the cache */
-        bk_tree_leaf(frame, len + BK_FRAME_OVERHEAD, leaves[i]);
+    for (size_t i = 0, n = 0; i < g.count; i += n) {
+        n = batch_from(c, &g, i);
+        for (size_t k = i; k < i + n; k++)
+            if (!seal_frame(c, &g, k, plain, frames)) {
+                c->keyed = 0;
+                rc = bk_fail(err, BK_E_INTERNAL, "segment %llu: AES-256-GCM failed", (unsigned long long)(first + k));
+                return bk_crypto_end(rc, err);
+            }
+        /* hashed now, while they are in the cache */
+        hash_frames(c, &g, frames, i, n, leaves);
     }
     bk_tree_root(leaves[0], g.count, root);
     *frames_len = frame_at(&g, g.count - 1) + g.final_len + BK_FRAME_OVERHEAD;
@@ -400,48 +362,50 @@ read_group(uint32_t segment_size, uint64_t first, int last, const uint8_t *frame
     return rc == BK_OK ? check_words(g, frames, err) : rc;
 }
 
-static void
-group_root(const struct group *g, const uint8_t *frames, uint8_t root[32])
+enum bk_code
+bk_group_root(struct bk_cipher *c, uint32_t segment_size, uint64_t first, int last, const uint8_t *frames,
+              size_t frames_len, uint8_t root[32], struct bk_err *err)
 {
     uint8_t leaves[BK_GROUP_SEGMENTS][BK_SHA256_LEN];
+    struct group g;
+    enum bk_code rc;
 
-    for (size_t i = 0; i < g->count; i++)
-        bk_tree_leaf(frames + frame_at(g, i), group_len(g, i) + BK_FRAME_OVERHEAD, leaves[i]);
-    bk_tree_root(leaves[0], g->count, root);
+    if ((rc = read_group(segment_size, first, last, frames, frames_len, &g, err)) != BK_OK)
+        return rc;
+    if ((rc = cipher_make(c, err)) != BK_OK)
+        return rc;
+    hash_frames(c, &g, frames, 0, g.count, leaves);
+    bk_tree_root(leaves[0], g.count, root);
+    return BK_OK;
 }
 
-enum bk_code
-bk_group_root(uint32_t segment_size, uint64_t first, int last, const uint8_t *frames, size_t frames_len,
-              uint8_t root[32], struct bk_err *err)
+static int
+open_frame(const struct bk_cipher *c, const struct group *g, size_t i, const uint8_t *frames, uint8_t *plain)
 {
-    struct group g;
-    enum bk_code rc = read_group(segment_size, first, last, frames, frames_len, &g, err);
+    uint8_t nonce[BK_NONCE_LEN];
 
-    if (rc == BK_OK)
-        group_root(&g, frames, root);
-    return rc;
+    frame_nonce(g->first + i, nonce);
+    return c->engine->open(c->state, nonce, frames + frame_at(g, i), group_len(g, i), plain + i * g->segment_size);
 }
 
 /* Opens every frame, and hashes it while it is in the cache. */
 static enum bk_code
-open_frames(const struct bk_payload *p, struct bk_cipher *c, const struct group *g, const uint8_t *frames,
-            uint8_t *plain, uint8_t root[32], struct bk_err *err)
+open_frames(struct bk_cipher *c, const struct group *g, const uint8_t *frames, uint8_t *plain, uint8_t root[32],
+            struct bk_err *err)
 {
     uint8_t leaves[BK_GROUP_SEGMENTS][BK_SHA256_LEN];
-    struct cipher *s = c->impl;
 
-    for (size_t i = 0; i < g->count; i++) {
-        const uint8_t *frame = frames + frame_at(g, i);
-        size_t len = group_len(g, i);
-
-        if (!frame_open(s->ctx, g->first + i, frame, len, plain + i * p->segment_size)) {
-            enum bk_code rc = bk_fail(err, BK_E_VERIFY, "segment %llu: the tag does not hold: damaged or forged",
-                                      (unsigned long long)(g->first + i));
-            bk_err_layer(err, "frames");
-            c->keyed = 0;
-            return bk_crypto_end(rc, err);
-        }
-        bk_tree_leaf(frame, len + BK_FRAME_OVERHEAD, leaves[i]);
+    for (size_t i = 0, n = 0; i < g->count; i += n) {
+        n = batch_from(c, g, i);
+        for (size_t k = i; k < i + n; k++)
+            if (!open_frame(c, g, k, frames, plain)) {
+                enum bk_code rc = bk_fail(err, BK_E_VERIFY, "segment %llu: the tag does not hold: damaged or forged",
+                                          (unsigned long long)(g->first + k));
+                bk_err_layer(err, "frames");
+                c->keyed = 0;
+                return bk_crypto_end(rc, err);
+            }
+        hash_frames(c, g, frames, i, n, leaves);
     }
     bk_tree_root(leaves[0], g->count, root);
     return BK_OK;
@@ -461,7 +425,7 @@ bk_group_open(const struct bk_payload *p, struct bk_cipher *c, uint64_t first, i
     if ((rc = cipher_ready(p, c, first, 0, err)) != BK_OK)
         return rc;
     total = (g.count - 1) * p->segment_size + g.final_len;
-    rc = open_frames(p, c, &g, frames, plain, root, err);
+    rc = open_frames(c, &g, frames, plain, root, err);
     if (rc == BK_OK)
         *plain_len = total;
     else

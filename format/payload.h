@@ -10,16 +10,14 @@
 
 #include "base/err.h"
 #include "base/secret.h"
+#include "format/engine.h"
 #include "format/preamble.h"
 #include "format/tree.h"
 
-#define BK_FRAME_WORD     4
-#define BK_FRAME_TAG      16
-#define BK_FRAME_OVERHEAD (BK_FRAME_WORD + BK_FRAME_TAG)
-#define BK_FILE_KEY_LEN   32
-#define BK_SEGMENTS_MAX   (1ull << 32)
-#define BK_WORD_LAST      0x80000000u
-#define BK_EPOCH_SHIFT    40 /* a new payload key each TiB */
+#define BK_FILE_KEY_LEN 32
+#define BK_SEGMENTS_MAX (1ull << 32)
+#define BK_WORD_LAST    0x80000000u
+#define BK_EPOCH_SHIFT  40 /* a new payload key each TiB */
 
 struct bk_payload {
     uint32_t segment_size;
@@ -41,14 +39,18 @@ BK_MUST_USE enum bk_code bk_key_commit(const uint8_t preamble[BK_PREAMBLE_LEN], 
 BK_MUST_USE enum bk_code bk_key_commit_check(const uint8_t preamble[BK_PREAMBLE_LEN], const struct bk_secret *file_key,
                                              struct bk_err *err);
 
-/* One thread's cipher state: the context keyed for the epoch that it last worked in. Zero-initialise. It may be handed
- * to another bk_payload, and is then keyed anew. */
+/* One thread's engine, keyed for the epoch that it last worked in. Zero-initialise all but engine. It may be handed to
+ * another bk_payload, and is then keyed anew: the binding says whose key it has. */
 struct bk_cipher {
-    void *impl;
+    const struct bk_engine *engine; /* NULL: OpenSSL's. Checked by the caller (bk_engine_choose) */
+    void *state;
     uint64_t epoch;
+    uint8_t binding[64];
     int keyed;
     int sealing;
 };
+
+/* Leaves an empty one, of the same engine. */
 void bk_cipher_free(struct bk_cipher *c);
 
 /* Bytes of the frames that hold plain_len bytes: all full segments but perhaps the last, and one empty frame for 0. */
@@ -67,8 +69,8 @@ BK_MUST_USE enum bk_code bk_group_seal(const struct bk_payload *p, struct bk_cip
  * Checks the words (every segment full and not last, but the final one of the last group) and returns the subtree root;
  * keyless. BK_E_FORMAT names the segment.
  */
-BK_MUST_USE enum bk_code bk_group_root(uint32_t segment_size, uint64_t first, int last, const uint8_t *frames,
-                                       size_t frames_len, uint8_t root[32], struct bk_err *err);
+BK_MUST_USE enum bk_code bk_group_root(struct bk_cipher *c, uint32_t segment_size, uint64_t first, int last,
+                                       const uint8_t *frames, size_t frames_len, uint8_t root[32], struct bk_err *err);
 
 /* The same checks, then opens every frame into plain; BK_E_VERIFY names the segment, and plain is then wiped. */
 BK_MUST_USE enum bk_code bk_group_open(const struct bk_payload *p, struct bk_cipher *c, uint64_t first, int last,

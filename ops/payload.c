@@ -49,8 +49,9 @@ work_group(struct run *r, size_t worker, uint64_t group, struct bk_job *job, str
     uint64_t first = group * BK_GROUP_SEGMENTS;
 
     if (r->p->keys == NULL)
-        return bk_group_root(r->segment_size, first, job->last, job->in, job->in_len, job->digest, err);
-    return bk_group_open(r->p->keys, &r->ciphers[worker], first, job->last, job->in, job->in_len, job->out,
+        return bk_group_root(&r->ciphers[worker], r->segment_size, first, job->last, job->in + job->in_at, job->in_len,
+                             job->digest, err);
+    return bk_group_open(r->p->keys, &r->ciphers[worker], first, job->last, job->in + job->in_at, job->in_len, job->out,
                          &job->out_len, job->digest, err);
 }
 
@@ -69,10 +70,12 @@ run_pipeline(struct run *r, struct bk_pipeline *pipe, struct bk_err *err)
     pipe->ctx = r;
     pipe->workers = r->p->workers;
     pipe->jobs = r->end_group - r->first_group; /* of a stream both are 0: not known */
-    pipe->in_size = (size_t)group_stored(r);
+    pipe->in_size = (size_t)group_stored(r) + STORE_SLACK;
     pipe->out_size = r->p->keys == NULL ? 0 : (size_t)group_plain(r);
     if ((r->ciphers = calloc(pipe->workers, sizeof *r->ciphers)) == NULL)
         return bk_fail_nomem(err);
+    for (size_t i = 0; i < pipe->workers; i++)
+        r->ciphers[i].engine = r->p->engine;
     rc = bk_pipeline_run(pipe, err);
     for (size_t i = 0; i < pipe->workers; i++)
         bk_cipher_free(&r->ciphers[i]);
@@ -92,7 +95,7 @@ file_read(void *ctx, struct bk_job *job, struct bk_err *err)
 
     job->in_len = left < group_stored(r) ? (size_t)left : (size_t)group_stored(r);
     job->last = group + 1 == r->end_group;
-    rc = store_source_read_at(r->src, layout->frames_offset + at, job->in, job->in_len, err);
+    rc = store_source_read_around(r->src, layout->frames_offset + at, job->in, &job->in_at, job->in_len, err);
     if (rc != BK_OK)
         bk_err_layer(err, "file");
     return rc;
@@ -137,17 +140,11 @@ file_write(void *ctx, struct bk_job *job, struct bk_err *err)
     return rc;
 }
 
-static void
-file_interrupt(void *ctx)
-{
-    store_source_interrupt(((struct run *)ctx)->src);
-}
-
 enum bk_code
 ops_payload_run_file(const struct ops_payload *p, const struct ops_archive *a, struct bk_err *err)
 {
     struct run r = {.p = p, .src = a->src, .archive = a, .segment_size = a->preamble.segment_size};
-    struct bk_pipeline pipe = {.read = file_read, .work = file_work, .write = file_write, .interrupt = file_interrupt};
+    struct bk_pipeline pipe = {.read_apart = 1, .read = file_read, .work = file_work, .write = file_write};
 
     r.first_group = p->offset / group_plain(&r);
     r.end_group = p->length == 0 ? r.first_group + 1 : (p->offset + p->length - 1) / group_plain(&r) + 1;
@@ -224,6 +221,12 @@ stream_write(void *ctx, struct bk_job *job, struct bk_err *err)
     return rc;
 }
 
+static void
+stream_interrupt(void *ctx)
+{
+    store_source_interrupt(((struct run *)ctx)->src);
+}
+
 /* What may follow the frames: the index that they make, a manifest of the largest size, and the tail. */
 static enum bk_code
 read_rest(struct run *r, struct bk_err *err)
@@ -253,7 +256,7 @@ ops_payload_run_stream(const struct ops_payload *p, struct ops_archive *a, struc
 {
     struct run r = {.p = p, .src = a->src, .segment_size = a->preamble.segment_size, .index = index, .rest = rest};
     struct bk_pipeline pipe = {
-        .read = stream_read, .work = stream_work, .write = stream_write, .interrupt = file_interrupt};
+        .read = stream_read, .work = stream_work, .write = stream_write, .interrupt = stream_interrupt};
     enum bk_code rc = run_pipeline(&r, &pipe, err);
 
     *plaintext_length = r.plaintext_length;

@@ -12,6 +12,7 @@ struct ops_payload {
     const struct bk_payload *keys; /* NULL: check the digests only */
     struct store_sink *sink;       /* NULL: nothing is written */
     size_t workers;                /* at least 1 */
+    const struct bk_engine *engine;
     const struct bk_log *log;
     uint64_t offset; /* of a file: the plaintext range that is written; groups outside are not read */
     uint64_t length;

@@ -157,7 +157,11 @@ open_output(struct unwrapping *u, struct bk_err *err)
 {
     const struct ops_unwrap *req = u->req;
 
-    return store_sink_open(req->output == NULL ? "-" : req->output, req->force, req->cancel, &u->sink, err);
+    enum bk_code rc = store_sink_open(req->output == NULL ? "-" : req->output, req->force, req->cancel, &u->sink, err);
+
+    if (rc == BK_OK && req->direct)
+        store_sink_direct(u->sink);
+    return rc;
 }
 
 static enum bk_code
@@ -182,7 +186,8 @@ file_range(const struct unwrapping *u, struct ops_payload *p, struct bk_err *err
 static enum bk_code
 restore_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
 {
-    struct ops_payload p = {.keys = &u->keys, .workers = u->req->workers, .log = u->req->log, .sink = u->sink};
+    struct ops_payload p = {
+        .keys = &u->keys, .workers = u->req->workers, .engine = u->req->engine, .log = u->req->log, .sink = u->sink};
     enum bk_code rc = file_range(u, &p, err);
 
     if (rc != BK_OK)
@@ -190,6 +195,8 @@ restore_file(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err 
     out->plaintext_length = p.length;
     if (p.length == 0 && u->req->has_range)
         return BK_OK; /* nothing was asked for; group 0 of an empty archive is still checked otherwise */
+    if ((rc = store_sink_expect(u->sink, p.length, err)) != BK_OK)
+        return rc;
     return ops_payload_run_file(&p, &u->archive, err);
 }
 
@@ -284,7 +291,8 @@ check_stream_end(struct unwrapping *u, const struct bk_buf *index, const struct 
 static enum bk_code
 restore_stream(struct unwrapping *u, struct ops_unwrap_result *out, struct bk_err *err)
 {
-    struct ops_payload p = {.keys = &u->keys, .workers = u->req->workers, .log = u->req->log, .sink = u->sink};
+    struct ops_payload p = {
+        .keys = &u->keys, .workers = u->req->workers, .engine = u->req->engine, .log = u->req->log, .sink = u->sink};
     struct bk_buf index = {0}, rest = {0};
     enum bk_code rc;
 
@@ -384,6 +392,8 @@ ops_unwrap_run(const struct ops_unwrap *req, struct ops_unwrap_result *out, stru
         bk_err_layer(err, "file");
         goto done;
     }
+    if (req->direct)
+        store_source_direct(u.src);
     if ((rc = restore(&u, out, err)) == BK_OK)
         rc = conclude(&u, err);
     else

@@ -2,6 +2,7 @@
 #ifndef BK_OPS_UNWRAP_H
 #define BK_OPS_UNWRAP_H
 
+#include "format/engine.h"
 #include "ops/expect.h"
 #include "ops/keyring.h"
 #include "ops/trust.h"
@@ -12,6 +13,8 @@ struct ops_unwrap {
     char *const *command; /* NULL-terminated argv of a consumer, or NULL */
     int force;
     size_t workers;
+    const struct bk_engine *engine; /* NULL: OpenSSL's */
+    int direct;                     /* files are read and written past the system's cache */
 
     const struct ops_keyring *ring;
     const struct ops_trust *trust;

@@ -37,7 +37,8 @@ static enum bk_code
 check_payload(const struct ops_verify *v, const struct ops_archive *a, const struct bk_payload *keys,
               struct bk_err *err)
 {
-    struct ops_payload p = {.keys = keys, .workers = v->workers, .log = v->log, .length = a->layout.plaintext_length};
+    struct ops_payload p = {
+        .keys = keys, .workers = v->workers, .engine = v->engine, .log = v->log, .length = a->layout.plaintext_length};
 
     return ops_payload_run_file(&p, a, err);
 }
@@ -91,6 +92,8 @@ ops_verify_run(const struct ops_verify *v, struct ops_archive *a, struct store_s
         bk_err_layer(err, "file");
         return rc;
     }
+    if (v->direct)
+        store_source_direct(*src);
     if (!store_source_seekable(*src))
         return bk_fail(err, BK_E_USAGE, "only a file can be verified, not a stream");
     if ((rc = ops_archive_open(a, *src, v->trust, v->log, err)) != BK_OK)

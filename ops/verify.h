@@ -2,6 +2,7 @@
 #ifndef BK_OPS_VERIFY_H
 #define BK_OPS_VERIFY_H
 
+#include "format/engine.h"
 #include "ops/expect.h"
 #include "ops/keyring.h"
 #include "ops/trust.h"
@@ -20,6 +21,8 @@ struct ops_verify {
     const struct ops_expect *expect;
     const char *manifest_path; /* a kept copy to compare with, or NULL */
     size_t workers;
+    const struct bk_engine *engine; /* NULL: OpenSSL's */
+    int direct;                     /* files are read and written past the system's cache */
     const struct bk_log *log;
     const struct bk_cancel *cancel;
 };

@@ -38,9 +38,7 @@ struct wrapping {
     struct bk_buf index;
     uint64_t plaintext_length;
     uint64_t input_length; /* 0: unknown */
-    uint8_t ahead;         /* the byte after the group that was read, so that the last group is known to be it */
-    int have_ahead;
-    int empty; /* the input was, and that was not allowed */
+    int empty;             /* the input was, and that was not allowed */
     uint8_t manifest_digest[32];
 };
 
@@ -200,9 +198,12 @@ open_input(struct wrapping *w, struct bk_err *err)
     rc = store_source_open(req->input == NULL ? "-" : req->input, req->cancel, &w->in, err);
     if (rc == BK_OK && store_source_seekable(w->in))
         rc = store_source_size(w->in, &w->input_length, err);
-    if (rc == BK_OK)
-        store_source_sequential(w->in);
-    return rc;
+    if (rc != BK_OK)
+        return rc;
+    store_source_sequential(w->in);
+    if (req->direct)
+        store_source_direct(w->in);
+    return BK_OK;
 }
 
 static enum bk_code
@@ -210,35 +211,27 @@ wrap_read(void *ctx, struct bk_job *job, struct bk_err *err)
 {
     struct wrapping *w = ctx;
     size_t group = (size_t)w->preamble.segment_size * BK_GROUP_SEGMENTS;
-    size_t had = w->have_ahead ? 1 : 0;
-    size_t got, next;
-    enum bk_code rc;
+    enum bk_code rc = store_source_read(w->in, job->in, group, &job->in_len, err);
 
-    if (had)
-        job->in[0] = w->ahead;
-    rc = store_source_read(w->in, job->in + had, group - had, &got, err);
     if (rc != BK_OK)
         return rc;
-    job->in_len = had + got;
-    if (job->in_len < group) {
-        job->last = 1;
-        return BK_OK;
-    }
+    if (job->in_len == 0 && job->number > 0)
+        return bk_fail(err, BK_E_IO, "%s: became shorter while it was read", store_source_name(w->in));
     /* a full group is the last one exactly if nothing follows */
-    if ((rc = store_source_read(w->in, &w->ahead, 1, &next, err)) != BK_OK)
-        return rc;
-    w->have_ahead = next == 1;
-    job->last = next == 0;
-    return BK_OK;
+    job->last = job->in_len < group;
+    return job->last ? BK_OK : store_source_ended(w->in, &job->last, err);
 }
 
 static enum bk_code
 wrap_work(void *ctx, size_t worker, struct bk_job *job, struct bk_err *err)
 {
     struct wrapping *w = ctx;
+    size_t group = (size_t)w->preamble.segment_size * BK_GROUP_SEGMENTS;
 
+    job->out_at =
+        store_sink_skew(w->out, w->head_len + job->number * bk_frames_length(w->preamble.segment_size, group));
     return bk_group_seal(&w->keys, &w->ciphers[worker], job->number * BK_GROUP_SEGMENTS, job->last, job->in,
-                         job->in_len, job->out, &job->out_len, job->digest, err);
+                         job->in_len, job->out + job->out_at, &job->out_len, job->digest, err);
 }
 
 static enum bk_code
@@ -257,7 +250,7 @@ wrap_write(void *ctx, struct bk_job *job, struct bk_err *err)
         return rc;
     w->plaintext_length += job->in_len;
     bk_progress(w->req->log, w->plaintext_length, w->input_length);
-    return store_sink_write(w->out, job->out, job->out_len, err);
+    return store_sink_write(w->out, job->out + job->out_at, job->out_len, err);
 }
 
 static void
@@ -274,7 +267,7 @@ seal_payload(struct wrapping *w, struct bk_err *err)
                                .workers = w->req->workers,
                                .jobs = w->input_length == 0 ? 0 : w->input_length / group + 1,
                                .in_size = group,
-                               .out_size = (size_t)bk_frames_length(w->preamble.segment_size, group),
+                               .out_size = (size_t)bk_frames_length(w->preamble.segment_size, group) + STORE_SLACK,
                                .read = wrap_read,
                                .work = wrap_work,
                                .write = wrap_write,
@@ -283,6 +276,8 @@ seal_payload(struct wrapping *w, struct bk_err *err)
 
     if ((w->ciphers = calloc(pipe.workers, sizeof *w->ciphers)) == NULL)
         return bk_fail_nomem(err);
+    for (size_t i = 0; i < pipe.workers; i++)
+        w->ciphers[i].engine = w->req->engine;
     rc = bk_pipeline_run(&pipe, err);
     for (size_t i = 0; i < pipe.workers; i++)
         bk_cipher_free(&w->ciphers[i]);
@@ -482,6 +477,8 @@ open_outputs(struct wrapping *w, struct bk_err *err)
         rc = ops_sidecar_prepare(req->output, req->detach, req->force, req->cancel, &w->keys_out, err);
     if (rc == BK_OK)
         rc = store_sink_open(req->output, req->force && !req->detach, req->cancel, &w->out, err);
+    if (rc == BK_OK && req->direct)
+        store_sink_direct(w->out);
     if (rc == BK_OK && req->manifest_copy != NULL)
         rc = store_sink_open(req->manifest_copy, req->force, req->cancel, &w->copy, err);
     if (rc == BK_OK && w->keys_out != NULL)
@@ -519,6 +516,16 @@ warn_before(const struct ops_wrap *req)
                           "later, and no rotation heals that; AES recipients are safe");
 }
 
+/* Head, frames and index; the manifest and the tail are small. */
+static uint64_t
+expected_length(const struct wrapping *w)
+{
+    uint64_t group = (uint64_t)w->preamble.segment_size * BK_GROUP_SEGMENTS;
+
+    return w->head_len + bk_frames_length(w->preamble.segment_size, w->input_length) +
+           (w->input_length / group + 1) * BK_SHA256_LEN;
+}
+
 static enum bk_code
 wrap_payload(struct wrapping *w, struct bk_err *err)
 {
@@ -526,7 +533,10 @@ wrap_payload(struct wrapping *w, struct bk_err *err)
 
     if ((rc = open_input(w, err)) != BK_OK)
         return rc;
-    rc = store_sink_write(w->out, w->head, w->head_len, err);
+    if (w->input_length > 0)
+        rc = store_sink_expect(w->out, expected_length(w), err);
+    if (rc == BK_OK)
+        rc = store_sink_write(w->out, w->head, w->head_len, err);
     if (rc == BK_OK)
         rc = seal_payload(w, err);
     return finish_input(w, rc, err);

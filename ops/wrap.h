@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "format/engine.h"
 #include "format/key_package.h"
 #include "format/manifest.h"
 #include "format/signed.h"
@@ -25,6 +26,8 @@ struct ops_wrap {
     int force;
     int allow_empty;
     size_t workers;
+    const struct bk_engine *engine; /* NULL: OpenSSL's */
+    int direct;                     /* files are read and written past the system's cache */
 
     struct ops_recipients *recipients;    /* 1 to 32 */
     const struct bk_signing_key *signers; /* 1 to 4 */

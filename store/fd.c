@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -115,6 +116,21 @@ store_fd_write_at(int fd, const char *name, uint64_t offset, const uint8_t *buf,
         len -= (size_t)n;
     }
     return BK_OK;
+}
+
+int
+store_fd_direct(int fd, int flags)
+{
+    char path[32];
+
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return open(path, flags | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+}
+
+int
+store_fd_aligned(uint64_t offset, const uint8_t *buf)
+{
+    return offset % STORE_BLOCK == 0 && (uintptr_t)buf % STORE_BLOCK == 0;
 }
 
 void

@@ -41,6 +41,17 @@ BK_MUST_USE enum bk_code store_fd_read_at(int fd, const char *name, uint64_t off
 BK_MUST_USE enum bk_code store_fd_write_at(int fd, const char *name, uint64_t offset, const uint8_t *buf, size_t len,
                                            struct bk_err *err);
 
+/* What direct I/O asks offsets, lengths and addresses to be multiples of; a page, so that no block is both written
+ * directly and cached. */
+#define STORE_BLOCK 4096
+
+/* A second description of the same open file, which goes past the system's cache (O_DIRECT); -1 where that is refused.
+ * flags is O_RDONLY or O_WRONLY. */
+int store_fd_direct(int fd, int flags);
+
+/* 1 if a transfer at that offset may be direct as far as it goes. */
+int store_fd_aligned(uint64_t offset, const uint8_t *buf);
+
 /* Gives a pipe room for 1 MiB, so that both ends switch less often. Best effort: unprivileged users have a quota. */
 void store_fd_enlarge_pipe(int fd);
 

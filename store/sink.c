@@ -16,8 +16,13 @@
 #include "store/fd.h"
 #include "store/stage.h"
 
+/* So many bytes are between one word to the system and the next. */
+#define WINDOW ((uint64_t)16 * 1024 * 1024)
+
 struct store_sink {
     int fd;
+    int direct; /* a second description of a staged file, past the cache; -1: none */
+    int drop;   /* what was written is dropped from the cache, and direct is not used (any more) */
     int staged;
     int polled;   /* not a regular file: it can block for long */
     int socket;   /* written by send(2), which can be told not to block and not to raise SIGPIPE */
@@ -26,6 +31,8 @@ struct store_sink {
     size_t chunk; /* the most that one write may take without blocking after poll said that there is room */
     struct store_stop stop;
     _Atomic uint64_t pos;
+    uint64_t room;    /* what a staged file was given room for */
+    uint64_t started; /* its bytes that the system was told to write to the disk */
     char *name;
     struct store_stage stage;
 };
@@ -78,7 +85,7 @@ sink_new(const char *name, const struct bk_cancel *cancel, struct store_sink **o
 
     if (s == NULL)
         return bk_fail_nomem(err);
-    s->fd = -1;
+    s->fd = s->direct = -1;
     s->chunk = STORE_IO_MAX;
     s->stop = (struct store_stop){.cancel = cancel, .interrupt = -1};
     s->stage = STORE_STAGE_EMPTY;
@@ -94,6 +101,7 @@ static void
 sink_free(struct store_sink *s)
 {
     store_fd_close(&s->fd);
+    store_fd_close(&s->direct);
     store_stage_end(&s->stage);
     free(s->name);
     free(s);
@@ -185,11 +193,58 @@ store_sink_open(const char *path, int force, const struct bk_cancel *cancel, str
     return open_staged(path, force, cancel, out, err);
 }
 
+/* As many bytes from here on as may be written directly, or 0. */
+static size_t
+whole_blocks(const struct store_sink *s, const uint8_t *buf, size_t len)
+{
+    return s->direct >= 0 && !s->drop && store_fd_aligned(s->pos, buf) ? len / STORE_BLOCK * STORE_BLOCK : 0;
+}
+
+/* By position: a source over the same description must not move us, nor we it. Up to the next block through the cache,
+ * then whole blocks past it. */
+static ssize_t
+write_staged(struct store_sink *s, const uint8_t *buf, size_t len)
+{
+    size_t whole = whole_blocks(s, buf, len);
+    size_t to_block = STORE_BLOCK - s->pos % STORE_BLOCK;
+
+    if (whole > 0) {
+        ssize_t n = pwrite(s->direct, buf, whole, (off_t)s->pos);
+
+        if (n >= 0 || errno != EINVAL)
+            return n;
+        s->drop = 1; /* a file system that changed its mind */
+    } else if (s->direct >= 0 && len > to_block && store_fd_aligned(s->pos + to_block, buf + to_block)) {
+        len = to_block;
+    }
+    return pwrite(s->fd, buf, len, (off_t)s->pos);
+}
+
+/*
+ * The system would begin to write to the disk late, and publishing would wait for all of it; so it is told to go on
+ * with what is there. To drop it from the cache it must be on the disk: that of two windows ago is waited for.
+ */
+static void
+write_behind(struct store_sink *s)
+{
+    uint64_t at = s->started;
+
+    if (!s->staged || s->pos - at < WINDOW)
+        return;
+    (void)sync_file_range(s->fd, (off_t)at, (off_t)(s->pos - at), SYNC_FILE_RANGE_WRITE);
+    if (s->drop && at >= WINDOW) {
+        (void)sync_file_range(s->fd, 0, (off_t)at,
+                              SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+        (void)posix_fadvise(s->fd, 0, (off_t)at, POSIX_FADV_DONTNEED);
+    }
+    s->started = s->pos;
+}
+
 static ssize_t
 write_once(struct store_sink *s, const uint8_t *buf, size_t len)
 {
-    if (s->staged) /* by position: a source over the same description must not move us, nor we it */
-        return pwrite(s->fd, buf, len, (off_t)s->pos);
+    if (s->staged)
+        return write_staged(s, buf, len);
     if (s->socket)
         return send(s->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     return write(s->fd, buf, len);
@@ -232,7 +287,35 @@ store_sink_write(struct store_sink *s, const uint8_t *buf, size_t len, struct bk
         len -= n;
         atomic_fetch_add_explicit(&s->pos, n, memory_order_relaxed);
     }
+    write_behind(s);
     return BK_OK;
+}
+
+enum bk_code
+store_sink_expect(struct store_sink *s, uint64_t total, struct bk_err *err)
+{
+    if (!s->staged || total == 0 || total > INT64_MAX)
+        return BK_OK;
+    if (fallocate(s->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)total) == 0)
+        s->room = total;
+    else if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
+        return bk_fail_errno(err, errno, "%s: cannot have the %" PRIu64 " bytes that it needs", s->name, total);
+    return BK_OK;
+}
+
+void
+store_sink_direct(struct store_sink *s)
+{
+    if (!s->staged || s->direct >= 0)
+        return;
+    s->direct = store_fd_direct(s->fd, O_WRONLY);
+    s->drop = s->direct < 0;
+}
+
+size_t
+store_sink_skew(const struct store_sink *s, uint64_t offset)
+{
+    return s->direct >= 0 ? offset % STORE_BLOCK : 0;
 }
 
 /* Whether [offset, offset + len) was written to a staged file. */
@@ -291,6 +374,9 @@ complete(struct store_sink *s, struct bk_err *err)
 {
     if (s->broken)
         return bk_fail(err, BK_E_INTERNAL, "%s: not published, since a write to it failed", s->name);
+    /* of what it was given room for, what it did not need */
+    if (s->staged && s->room > s->pos && ftruncate(s->fd, (off_t)s->pos) != 0)
+        return bk_fail_errno(err, errno, "%s: cannot be made as long as it is", s->name);
     if (s->staged)
         return store_stage_publish(&s->stage, s->fd, &s->stop, err);
     if (s->durable && fsync(s->fd) != 0)

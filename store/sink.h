@@ -33,6 +33,22 @@ BK_MUST_USE enum bk_code store_sink_from_fd(int fd, const char *name, const stru
  * BK_E_IO with os_errno EPIPE (the program ignores SIGPIPE). */
 BK_MUST_USE enum bk_code store_sink_write(struct store_sink *s, const uint8_t *buf, size_t len, struct bk_err *err);
 
+/*
+ * So many bytes will be written to a staged file: room is made for them now, where the file system can. BK_E_NO_ROOM if
+ * there is none; more or fewer may be written all the same.
+ */
+BK_MUST_USE enum bk_code store_sink_expect(struct store_sink *s, uint64_t total, struct bk_err *err);
+
+/*
+ * What is written to a staged file from now on does not stay in the system's cache: whole blocks are written directly
+ * where their address and their place in the file are the same modulo STORE_BLOCK, as with data at
+ * store_sink_skew() in an aligned buffer; else they are dropped behind. Best effort; does nothing to a stream.
+ */
+void store_sink_direct(struct store_sink *s);
+
+/* Where in an aligned buffer bytes should begin that are written at that place of a staged file; 0 for a stream. */
+size_t store_sink_skew(const struct store_sink *s, uint64_t offset);
+
 /* Writes again over earlier bytes of a staged file; a range beyond them is BK_E_INTERNAL, as is one of a stream. */
 BK_MUST_USE enum bk_code store_sink_write_at(struct store_sink *s, uint64_t offset, const uint8_t *buf, size_t len,
                                              struct bk_err *err);

@@ -15,9 +15,13 @@
 
 struct store_source {
     int fd;
-    int regular;  /* read by pread from pos: a descriptor that others share is never moved under them */
-    int seekable; /* regular, and byte 0 of it is byte 0 of what we were given */
-    int ended;    /* a terminal would go on after its end of input */
+    int regular;     /* read by pread from pos: a descriptor that others share is never moved under them */
+    int seekable;    /* regular, and byte 0 of it is byte 0 of what we were given */
+    int ended;       /* a terminal would go on after its end of input */
+    int direct;      /* a second description, past the cache; -1: none */
+    atomic_int drop; /* what was read is dropped from the cache, and direct is not used (any more) */
+    int has_ahead;
+    uint8_t ahead; /* of a stream: read already, to know whether it goes on */
     struct store_stop stop;
     uint64_t pos;
     _Atomic uint64_t bytes_read; /* read_at is called by many threads */
@@ -57,6 +61,7 @@ store_source_from_fd(int fd, const char *name, const struct bk_cancel *cancel, s
         return bk_fail_nomem(err);
     }
     s->fd = fd;
+    s->direct = -1;
     s->stop = (struct store_stop){.cancel = cancel, .interrupt = -1};
     if ((s->name = strdup(name)) == NULL) {
         rc = bk_fail_nomem(err);
@@ -113,6 +118,7 @@ store_source_close(struct store_source *s)
     if (s == NULL)
         return;
     store_fd_close(&s->fd);
+    store_fd_close(&s->direct);
     store_fd_close(&s->stop.interrupt);
     free(s->name);
     free(s);
@@ -143,6 +149,25 @@ store_source_size(struct store_source *s, uint64_t *out, struct bk_err *err)
     return BK_OK;
 }
 
+/* A direct read that is refused (a file system that changed its mind) is made again through the cache, and so are all
+ * that follow. Many threads may find that out at once; none closes the description under another. */
+static ssize_t
+read_file(struct store_source *s, uint8_t *buf, size_t len, uint64_t offset)
+{
+    ssize_t n = -1;
+
+    if (s->direct >= 0 && !s->drop && len % STORE_BLOCK == 0 && store_fd_aligned(offset, buf)) {
+        n = pread(s->direct, buf, len, (off_t)offset);
+        if (n >= 0 || errno != EINVAL)
+            return n;
+        s->drop = 1;
+    }
+    n = pread(s->fd, buf, len, (off_t)offset);
+    if (n > 0 && s->drop)
+        (void)posix_fadvise(s->fd, (off_t)offset, n, POSIX_FADV_DONTNEED);
+    return n;
+}
+
 /* One read that is not empty unless the source has ended; len is not 0. */
 static enum bk_code
 read_some(struct store_source *s, uint8_t *buf, size_t len, size_t *got, struct bk_err *err)
@@ -159,7 +184,7 @@ read_some(struct store_source *s, uint8_t *buf, size_t len, size_t *got, struct 
                         : store_fd_wait(s->fd, POLLIN, &s->stop, s->name, err);
         if (rc != BK_OK)
             return rc;
-        n = s->regular ? pread(s->fd, buf, len, (off_t)s->pos) : read(s->fd, buf, len);
+        n = s->regular ? read_file(s, buf, len, s->pos) : read(s->fd, buf, len);
         if (n >= 0) {
             *got = (size_t)n;
             return BK_OK;
@@ -193,6 +218,10 @@ store_source_read(struct store_source *s, uint8_t *buf, size_t len, size_t *got,
     size_t filled = 0;
 
     *got = 0;
+    if (s->has_ahead && len > 0) {
+        buf[filled++] = s->ahead;
+        s->has_ahead = 0;
+    }
     while (filled < len && !s->ended) {
         size_t n = 0;
         enum bk_code rc = store_source_read_some(s, buf + filled, len - filled, &n, err);
@@ -221,6 +250,75 @@ store_source_read_at(struct store_source *s, uint64_t offset, uint8_t *buf, size
     return BK_OK;
 }
 
+/* The whole blocks around the range; the file may end within the last of them. */
+static enum bk_code
+read_blocks(struct store_source *s, uint64_t first, uint8_t *buf, size_t len, struct bk_err *err)
+{
+    size_t room = (len + STORE_BLOCK - 1) / STORE_BLOCK * STORE_BLOCK;
+    size_t filled = 0;
+
+    while (filled < len) {
+        ssize_t n = read_file(s, buf + filled, room - filled, first + filled);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return bk_fail_errno(err, errno, "%s: cannot read at byte %" PRIu64, s->name, first + filled);
+        if (n == 0)
+            return bk_fail(err, BK_E_INCOMPLETE, "%s: ends before byte %" PRIu64 ", %zu bytes are missing", s->name,
+                           first + filled, len - filled);
+        filled += (size_t)n;
+    }
+    return BK_OK;
+}
+
+enum bk_code
+store_source_read_around(struct store_source *s, uint64_t offset, uint8_t *buf, size_t *at, size_t len,
+                         struct bk_err *err)
+{
+    const struct store_stop cancel_only = {.cancel = s->stop.cancel, .interrupt = -1};
+    enum bk_code rc;
+
+    *at = 0;
+    if ((s->direct < 0 && !s->drop) || !s->seekable || offset > INT64_MAX / 2)
+        return store_source_read_at(s, offset, buf, len, err);
+    if ((rc = store_stop_check(&cancel_only, s->name, err)) != BK_OK)
+        return rc;
+    *at = offset % STORE_BLOCK;
+    rc = read_blocks(s, offset - *at, buf, *at + len, err);
+    if (rc == BK_OK)
+        atomic_fetch_add_explicit(&s->bytes_read, len, memory_order_relaxed);
+    return rc;
+}
+
+/* A file that is longer than what was read goes on; of one that is not, the kernel's word is taken, since some files
+ * (those of proc(5)) have no length. */
+static int
+file_goes_on(const struct store_source *s)
+{
+    struct stat st;
+
+    return fstat(s->fd, &st) == 0 && (uint64_t)st.st_size > s->pos;
+}
+
+enum bk_code
+store_source_ended(struct store_source *s, int *ended, struct bk_err *err)
+{
+    uint8_t next = 0;
+    size_t got = 0;
+    enum bk_code rc = BK_OK;
+
+    *ended = 0;
+    if (s->has_ahead || (s->regular && file_goes_on(s)))
+        return BK_OK;
+    if ((rc = store_source_read(s, &next, 1, &got, err)) != BK_OK)
+        return rc;
+    s->has_ahead = got == 1;
+    s->ahead = next;
+    *ended = got == 0;
+    return BK_OK;
+}
+
 void
 store_source_interrupt(struct store_source *s)
 {
@@ -239,4 +337,13 @@ store_source_sequential(struct store_source *s)
 {
     if (s->regular)
         (void)posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+}
+
+void
+store_source_direct(struct store_source *s)
+{
+    if (!s->regular || s->direct >= 0)
+        return;
+    s->direct = store_fd_direct(s->fd, O_RDONLY);
+    s->drop = s->direct < 0;
 }

@@ -47,6 +47,17 @@ BK_MUST_USE enum bk_code store_source_read_some(struct store_source *s, uint8_t 
 BK_MUST_USE enum bk_code store_source_read_at(struct store_source *s, uint64_t offset, uint8_t *buf, size_t len,
                                               struct bk_err *err);
 
+/*
+ * The same into a page-aligned buffer with STORE_SLACK more room: *at says where in it the bytes begin, so that a
+ * direct read can take whole blocks.
+ */
+#define STORE_SLACK ((size_t)2 * 4096)
+BK_MUST_USE enum bk_code store_source_read_around(struct store_source *s, uint64_t offset, uint8_t *buf, size_t *at,
+                                                  size_t len, struct bk_err *err);
+
+/* *ended: nothing follows what store_source_read has given. Waits for that, as reading does. */
+BK_MUST_USE enum bk_code store_source_ended(struct store_source *s, int *ended, struct bk_err *err);
+
 /* Makes a blocked store_source_read return BK_E_CANCELLED, from another thread; it stays so. Ranges do not block, and
  * can still be read. */
 void store_source_interrupt(struct store_source *s);
@@ -56,5 +67,9 @@ uint64_t store_source_bytes_read(const struct store_source *s);
 
 /* A hint to the system to read ahead in order. Best effort. */
 void store_source_sequential(struct store_source *s);
+
+/* What is read of a file from now on does not stay in the system's cache: by direct reads (of store_source_read those
+ * into aligned memory), else by dropping behind. Best effort; streams have no such cache. */
+void store_source_direct(struct store_source *s);
 
 #endif

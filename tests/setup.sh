@@ -19,6 +19,9 @@ packages=(
     postgresql                                           # a real database to back up; pgbench is in it
 )
 
+# the fast engine of the payload; for this architecture alone
+if [[ $(dpkg --print-architecture) == amd64 ]]; then packages+=(libipsec-mb-dev); fi
+
 for suite in "$@"; do
     case $suite in
     fuzz) packages+=(clang libclang-rt-14-dev) ;;

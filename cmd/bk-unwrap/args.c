@@ -13,6 +13,8 @@ enum {
     OPT_RAW_RSA,
     OPT_RESTORE_COMMAND,
     OPT_FORCE,
+    OPT_ENGINE,
+    OPT_DIRECT,
 };
 
 static const struct option options[] = {
@@ -21,6 +23,8 @@ static const struct option options[] = {
     {"trust", required_argument, NULL, 't'},
     {"output", required_argument, NULL, 'o'},
     {"jobs", required_argument, NULL, 'j'},
+    {"engine", required_argument, NULL, OPT_ENGINE},
+    {"direct", no_argument, NULL, OPT_DIRECT},
     {"range", required_argument, NULL, OPT_RANGE},
     {"meta", no_argument, NULL, OPT_META},
     {"expect", required_argument, NULL, OPT_EXPECT},
@@ -60,6 +64,8 @@ const char unwrap_help[] =
     "                          exist, 126 for every other failure\n"
     "      --force             replace FILE if it is there\n"
     "  -j, --jobs N            threads (default: the cores)\n"
+    "      --engine NAME       auto (default), openssl or ipsec-mb: who encrypts and hashes\n"
+    "      --direct            files do not pass through the system's cache\n"
     "      --profile NAME      options from this profile of bk.conf(5)\n"
     "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
@@ -127,6 +133,11 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return BK_OK;
     case 'j':
         return cmd_number("--jobs", value, 1, 256, &a->jobs, err);
+    case OPT_ENGINE:
+        return cmd_engine_name(value, &a->engine, err);
+    case OPT_DIRECT:
+        a->direct = 1;
+        return BK_OK;
     case OPT_RANGE:
         return take_range(a, value, err);
     case OPT_META:

@@ -13,6 +13,8 @@ struct unwrap_args {
     const char *manifest;
     uint64_t min_generation;
     uint64_t jobs;
+    const char *engine; /* NULL: auto */
+    int direct;
     int force;
     int has_range;
     uint64_t offset;

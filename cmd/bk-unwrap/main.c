@@ -49,6 +49,7 @@ run(struct unwrap *u, const struct unwrap_args *a, struct bk_err *err)
         .command = a->command,
         .force = a->force,
         .workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs,
+        .direct = a->direct,
         .ring = &u->ring,
         .trust = &u->trust,
         .expect = &u->expect,
@@ -65,6 +66,8 @@ run(struct unwrap *u, const struct unwrap_args *a, struct bk_err *err)
 
     if (!a->meta && a->output != NULL && strcmp(a->output, "-") == 0 && isatty(STDOUT_FILENO))
         return bk_fail(err, BK_E_USAGE, "a backup is not for the eye: standard output is a terminal");
+    if ((rc = cmd_engine(&u->cmd, a->engine, &req.engine, err)) != BK_OK)
+        return rc;
     if ((rc = load(u, a, err)) != BK_OK)
         return rc;
     rc = ops_unwrap_run(&req, &u->result, err);

@@ -2,7 +2,16 @@
 
 #include <string.h>
 
-enum { OPT_LEVEL = CMD_OPT_OWN, OPT_EXPECT, OPT_MIN_GENERATION, OPT_MANIFEST, OPT_RAW_RSA, OPT_SHOW };
+enum {
+    OPT_LEVEL = CMD_OPT_OWN,
+    OPT_EXPECT,
+    OPT_MIN_GENERATION,
+    OPT_MANIFEST,
+    OPT_RAW_RSA,
+    OPT_SHOW,
+    OPT_ENGINE,
+    OPT_DIRECT
+};
 
 static const struct option options[] = {
     CMD_COMMON_OPTIONS,
@@ -10,6 +19,8 @@ static const struct option options[] = {
     {"key", required_argument, NULL, 'k'},
     {"trust", required_argument, NULL, 't'},
     {"jobs", required_argument, NULL, 'j'},
+    {"engine", required_argument, NULL, OPT_ENGINE},
+    {"direct", no_argument, NULL, OPT_DIRECT},
     {"expect", required_argument, NULL, OPT_EXPECT},
     {"min-generation", required_argument, NULL, OPT_MIN_GENERATION},
     {"manifest", required_argument, NULL, OPT_MANIFEST},
@@ -40,6 +51,8 @@ const char verify_help[] =
     "      --show              print what the archive says of itself; without -t it is shown\n"
     "                          unverified\n"
     "  -j, --jobs N            threads (default: the cores)\n"
+    "      --engine NAME       auto (default), openssl or ipsec-mb: who encrypts and hashes\n"
+    "      --direct            files do not pass through the system's cache\n"
     "      --profile NAME      options from this profile of bk.conf(5)\n"
     "      --config FILE       the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet             errors and warnings only\n"
@@ -82,6 +95,11 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return cmd_list_add(&a->trust, value, err);
     case 'j':
         return cmd_number("--jobs", value, 1, 256, &a->jobs, err);
+    case OPT_ENGINE:
+        return cmd_engine_name(value, &a->engine, err);
+    case OPT_DIRECT:
+        a->direct = 1;
+        return BK_OK;
     case OPT_EXPECT:
         return cmd_list_add(&a->expect, value, err);
     case OPT_MIN_GENERATION:

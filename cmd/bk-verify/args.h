@@ -15,6 +15,8 @@ struct verify_args {
     const char *manifest;
     uint64_t min_generation;
     uint64_t jobs;
+    const char *engine; /* NULL: auto */
+    int direct;
     int show;
     char **archives;
     size_t archive_count;

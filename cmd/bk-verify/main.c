@@ -14,6 +14,7 @@ struct verify {
     struct ops_expect expect;
     struct ops_keyring ring;
     int show_only; /* nothing to verify against: only what the archive says of itself */
+    const struct bk_engine *engine;
     struct cmd_batch batch;
 };
 
@@ -29,6 +30,8 @@ load(struct verify *v, const struct verify_args *a, struct bk_err *err)
     if ((rc = cmd_load_trust(&v->trust, &a->trust, err)) != BK_OK)
         return rc;
     if ((rc = cmd_load_expect(&v->expect, &a->expect, a->min_generation, err)) != BK_OK)
+        return rc;
+    if ((rc = cmd_engine(&v->cmd, a->engine, &v->engine, err)) != BK_OK)
         return rc;
     v->show_only = a->show && a->trust.count == 0;
     if (a->level != OPS_LEVEL_DECRYPT || v->show_only)
@@ -81,6 +84,8 @@ verify_one(struct verify *v, const struct verify_args *a, const char *name, stru
                              .ring = &v->ring,
                              .expect = &v->expect,
                              .manifest_path = a->manifest,
+                             .engine = v->engine,
+                             .direct = a->direct,
                              .workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs,
                              .log = &v->cmd.log,
                              .cancel = &v->cmd.cancel};

@@ -18,6 +18,8 @@ enum {
     OPT_FORCE,
     OPT_TOKEN_PROFILE,
     OPT_BATCH,
+    OPT_ENGINE,
+    OPT_DIRECT,
 };
 
 static const struct option options[] = {
@@ -41,6 +43,8 @@ static const struct option options[] = {
     {"jobs", required_argument, NULL, 'j'},
     {"batch", required_argument, NULL, OPT_BATCH},
     {"null", no_argument, NULL, '0'},
+    {"engine", required_argument, NULL, OPT_ENGINE},
+    {"direct", no_argument, NULL, OPT_DIRECT},
     {0},
 };
 
@@ -74,6 +78,8 @@ const char wrap_help[] =
     "      --allow-empty          take empty input\n"
     "      --force                replace OUT if it is there\n"
     "  -j, --jobs N               threads (default: the cores)\n"
+    "      --engine NAME          auto (default), openssl or ipsec-mb: who encrypts and hashes\n"
+    "      --direct               files do not pass through the system's cache\n"
     "      --profile NAME         options from this profile of bk.conf(5)\n"
     "      --config FILE          the file of profiles (default: $BK_CONFIG, the user's, the system's)\n"
     "  -q, --quiet                errors and warnings only\n"
@@ -189,6 +195,11 @@ take(void *args, int option, const char *value, struct bk_err *err)
         return BK_OK;
     case 'j':
         return cmd_number("--jobs", value, 1, 256, &a->jobs, err);
+    case OPT_ENGINE:
+        return cmd_engine_name(value, &a->engine, err);
+    case OPT_DIRECT:
+        a->direct = 1;
+        return BK_OK;
     case OPT_SIGN_CERT:
         a->sign_cert = value;
         return BK_OK;

@@ -28,7 +28,9 @@ struct wrap_args {
     int detach;
     int force;
     int allow_empty;
-    uint64_t jobs; /* 0: as many as there are cores */
+    uint64_t jobs;      /* 0: as many as there are cores */
+    const char *engine; /* NULL: auto */
+    int direct;
     enum bk_kind kind;
     const char *label;
     const char *sequence;

@@ -71,6 +71,8 @@ warn_same_login(struct wrap *w, struct bk_err *err)
 static enum bk_code
 fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, struct bk_err *err)
 {
+    enum bk_code rc;
+
     req->recipients = &w->recipients;
     req->command = a->command;
     req->input = a->input;
@@ -80,6 +82,7 @@ fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, st
     req->force = a->force;
     req->allow_empty = a->allow_empty;
     req->workers = a->jobs == 0 ? bk_cores() : (size_t)a->jobs;
+    req->direct = a->direct;
     req->kind = a->kind;
     (void)snprintf(req->label, sizeof req->label, "%s", a->label == NULL ? "" : a->label);
     (void)snprintf(req->sequence, sizeof req->sequence, "%s", a->sequence == NULL ? "" : a->sequence);
@@ -90,6 +93,8 @@ fill_request(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req, st
     req->log = &w->cmd.log;
     req->cancel = &w->cmd.cancel;
     req->has_parent = a->parent != NULL;
+    if ((rc = cmd_engine(&w->cmd, a->engine, &req->engine, err)) != BK_OK)
+        return rc;
     return a->parent == NULL ? BK_OK : ops_wrap_parent(a->parent, &req->parent, err);
 }
 

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "cmd/common/profile.h"
+#include "format/engine.h"
 #include "ops/expect.h"
 #include "ops/trust.h"
 #include "pkcs11/p11.h"
@@ -177,6 +178,11 @@ void cmd_warn_pin_value(struct cmd *c, const char *uri);
 BK_MUST_USE enum bk_code cmd_load_trust(struct ops_trust *t, const struct cmd_list *list, struct bk_err *err);
 BK_MUST_USE enum bk_code cmd_load_expect(struct ops_expect *e, const struct cmd_list *list, uint64_t min_generation,
                                          struct bk_err *err);
+
+/* The value of --engine, and what it means here: chosen and checked; a warning says if the fastest one failed its
+ * check. NULL is auto. docs/CLI.md, Speed. */
+BK_MUST_USE enum bk_code cmd_engine_name(const char *value, const char **out, struct bk_err *err);
+BK_MUST_USE enum bk_code cmd_engine(struct cmd *c, const char *name, const struct bk_engine **out, struct bk_err *err);
 
 /* "1.3 GiB". Returns out. */
 char *cmd_size(uint64_t bytes, char out[16]);

@@ -306,6 +306,64 @@ jobs_alike() {
     check 'mode of the archive' test "$(stat -c %a "$T/jobs1.bk")" = "$(printf '%o' $((0666 & ~$(umask))))"
 }
 
+# What one engine has sealed every engine opens; a build without ipsec-mb says so and does nothing.
+engines() {
+    local engine reader have=(openssl auto)
+    if [[ $(ldd "$BK_BIN/bk-wrap") == *libIPSec_MB* ]]; then have+=(ipsec-mb); fi
+    for engine in "${have[@]}"; do
+        wrap 0 --engine "$engine" -o "$T/by-$engine.bk" "$T/plain"
+        for reader in "${have[@]}"; do
+            expect_exit 0 bk-verify -q --engine "$reader" -t "$T/backup.pem" "$T/by-$engine.bk"
+            expect_exit 0 bk-verify -q --engine "$reader" --level decrypt -t "$T/backup.pem" -k "$(token_uri kek)" \
+                "$T/by-$engine.bk"
+            unwraps "$T/plain" "$T/by-$engine.bk" --engine "$reader"
+        done
+        cp "$T/by-$engine.bk" "$T/flipped.bk"
+        flip "$T/flipped.bk" 2000000
+        expect_exit 1 bk-verify --engine "$engine" -t "$T/backup.pem" "$T/flipped.bk"
+        expect_stderr 'group 1 .*the frames are not those that were signed'
+        rm -f "$T/out"
+        expect_exit 1 bk-unwrap --engine "$engine" -t "$T/backup.pem" -k "$(token_uri kek)" -o "$T/out" "$T/flipped.bk"
+        expect_stderr 'group 1 .*the tag does not hold'
+        no_file "$T/out"
+    done
+    if [[ ${#have[@]} -eq 2 ]]; then refused 2 'engine.*ipsec-mb' --engine ipsec-mb "$T/plain"; fi
+    refused 2 '"fast" is none of auto, openssl, ipsec-mb' --engine fast "$T/plain"
+}
+
+# cached FILE : how many of its pages are in the system's cache.
+cached() { fincore --bytes --noheadings --output PAGES "$1" | tr -d ' '; }
+
+# Past the cache: the same bytes, from files, in all sizes; on a file system that has direct I/O nothing stays behind.
+direct() {
+    local size
+    for size in 1 4096 1048576 1048577 3145728; do
+        head -c "$size" "$T/plain" >"$T/sized"
+        rm -f "$T/direct.bk" "$T/out"
+        wrap 0 -q --direct -o "$T/direct.bk" "$T/sized"
+        expect_exit 0 bk-verify -q --direct -t "$T/backup.pem" "$T/direct.bk"
+        unwraps "$T/sized" "$T/direct.bk" --direct
+    done
+    rm -f "$T/direct.bk"
+    wrap 0 -q --direct -o "$T/direct.bk" -- cat "$T/plain"
+    unwraps "$T/plain" "$T/direct.bk" --direct -j 1
+    expect_exit 0 bk-unwrap -q --direct --range 1000000:1100000 -t "$T/backup.pem" -k "$(token_uri kek)" \
+        -o "$T/ranged" "$T/direct.bk"
+    tail -c +1000001 "$T/plain" >"$T/range"
+    truncate -s 1100000 "$T/range"
+    same_file "$T/range" "$T/ranged"
+    if dd if=/dev/zero of="$T/dd" bs=4096 count=1 oflag=direct status=none 2>"$T/stderr"; then
+        head -c 20000000 /dev/urandom >"$T/big"
+        wrap 0 -q --direct -o "$T/uncached.bk" "$T/big"
+        check "pages of the archive in the cache: $(cached "$T/uncached.bk")" test "$(cached "$T/uncached.bk")" -lt 500
+        expect_exit 0 bk-unwrap -q --direct -t "$T/backup.pem" -k "$(token_uri kek)" -o "$T/uncached" "$T/uncached.bk"
+        same_file "$T/big" "$T/uncached"
+        rm -f "$T/uncached"
+        expect_exit 0 bk-unwrap -q --direct -t "$T/backup.pem" -k "$(token_uri kek)" -o "$T/uncached" "$T/uncached.bk"
+        check "pages of the plaintext in the cache: $(cached "$T/uncached")" test "$(cached "$T/uncached")" -lt 500
+    fi
+}
+
 help_texts() {
     local program
     for program in bk-wrap bk-unwrap bk-verify bk-rekey bk-key; do
@@ -358,5 +416,7 @@ warnings
 many_recipients
 json_output
 jobs_alike
+engines
+direct
 help_texts
 finish

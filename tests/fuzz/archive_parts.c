@@ -200,6 +200,7 @@ fuzz_index_follow(struct fuzz_parts *p)
 {
     uint32_t segment = bk_get_u32(p->preamble + 16);
     size_t group = ((size_t)segment + BK_FRAME_OVERHEAD) * BK_GROUP_SEGMENTS;
+    struct bk_cipher hasher = {0};
     uint8_t root[32];
     struct bk_err err;
 
@@ -209,11 +210,12 @@ fuzz_index_follow(struct fuzz_parts *p)
     for (size_t at = 0; at < p->frames.len; at += group) {
         size_t len = p->frames.len - at < group ? p->frames.len - at : group;
 
-        if (bk_group_root(segment, at / group * BK_GROUP_SEGMENTS, at + len == p->frames.len, p->frames.data + at, len,
-                          root, &err) != BK_OK)
+        if (bk_group_root(&hasher, segment, at / group * BK_GROUP_SEGMENTS, at + len == p->frames.len,
+                          p->frames.data + at, len, root, &err) != BK_OK)
             memset(root, 0, sizeof root);
         append(&p->index, root, sizeof root);
     }
+    bk_cipher_free(&hasher);
 }
 
 static void

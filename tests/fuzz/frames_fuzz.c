@@ -59,7 +59,7 @@ foreign_frames(uint64_t first, int last, const uint8_t *data, size_t size)
     uint8_t root[32], root_again[32];
     size_t plain_len = 0;
     struct bk_err err = {0}, err_again = {0};
-    enum bk_code rc = bk_group_root(SEGMENT, first, last, frames, size, root, &err), rc_again;
+    enum bk_code rc = bk_group_root(&cipher, SEGMENT, first, last, frames, size, root, &err), rc_again;
 
     fuzz_verdict(rc, &err);
     rc_again = bk_group_open(&payload, &cipher, first, last, frames, size, plain, &plain_len, root_again, &err_again);

@@ -111,6 +111,22 @@ do_wrap_detached(struct world *w)
     return world_try_wrap(w, &req, "a.bk", DATA, DATA_LEN, &result);
 }
 
+/* The first engine of the build that runs here. */
+static const struct bk_engine *
+first_engine(void)
+{
+    return bk_engines[0]->fit() == BK_ENGINE_MISSING ? NULL : bk_engines[0];
+}
+
+static enum bk_code
+do_wrap_direct(struct world *w)
+{
+    struct ops_wrap req = {.direct = 1, .engine = first_engine()};
+    struct ops_wrap_result result;
+
+    return world_try_wrap(w, &req, "a.bk", DATA, DATA_LEN, &result);
+}
+
 /* A folder that could not be synced, or a lost unlink, may leave an archive that is whole. */
 static void
 no_half_archive(struct world *w, const char *where)
@@ -133,6 +149,14 @@ static enum bk_code
 do_unwrap(struct world *w)
 {
     return world_unwrap(w, "a.bk", W_KEK_P256, "out", NULL);
+}
+
+static enum bk_code
+do_unwrap_direct(struct world *w)
+{
+    const struct ops_unwrap req = {.direct = 1, .engine = first_engine()};
+
+    return world_unwrap(w, "a.bk", W_KEK_P256, "out", &req);
 }
 
 static void
@@ -212,7 +236,9 @@ static const struct operation operations[] = {
     {"wrap", nothing_there, do_wrap, no_half_archive, archive_is_whole},
     {"wrap a command", nothing_there, do_wrap_command, no_half_archive, archive_is_whole},
     {"wrap detached", nothing_there, do_wrap_detached, no_half_archive, archive_is_whole},
+    {"wrap past the cache", nothing_there, do_wrap_direct, no_half_archive, archive_is_whole},
     {"unwrap", make_archive, do_unwrap, no_output, output_is_whole},
+    {"unwrap past the cache", make_archive, do_unwrap_direct, no_output, output_is_whole},
     {"verify", make_archive, do_verify, unchanged, unchanged},
     {"rekey", make_archive, do_rekey, old_or_new_opens, new_key_opens},
     {"rekey into a sidecar", make_archive, do_rekey_beside, old_or_new_opens, new_key_opens},

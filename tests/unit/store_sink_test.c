@@ -269,6 +269,118 @@ part_path(char out[PATH_MAX])
     (void)closedir(d);
 }
 
+/* Bytes of every kind of address and length, past the cache or not: what stands there is what was written. */
+static void
+write_pieces(struct store_sink *s, uint8_t *room, const uint8_t *all, size_t total)
+{
+    static const size_t pieces[] = {1, 4095, 4096, 8192, 100, 1048576 + 640, 5000, 1048576 + 640, 2 * 1048576};
+    struct bk_err err = {0};
+    size_t at = 0;
+
+    for (size_t i = 0; at < total; i++) {
+        size_t len = pieces[i % (sizeof pieces / sizeof pieces[0])];
+        /* every other piece where it can be written directly, the others anywhere */
+        size_t skew = i % 2 == 0 ? store_sink_skew(s, at) : i * 7 % 4096;
+
+        len = len < total - at ? len : total - at;
+        memcpy(room + skew, all + at, len);
+        assert_int_equal(store_sink_write(s, room + skew, len, &err), BK_OK);
+        at += len;
+    }
+}
+
+static void
+check_direct(int direct, uint64_t expected)
+{
+    size_t total = 40 * FX_MIB + 1234;
+    uint8_t *all = malloc(total), *room = aligned_alloc(4096, 3 * FX_MIB), *back = malloc(total);
+    struct store_sink *s = fx_open_sink(fx_at("out"), 1);
+    struct store_source *src = NULL;
+    struct bk_err err = {0};
+    struct stat st;
+    size_t got = 0;
+
+    for (size_t i = 0; i < total; i++)
+        all[i] = (uint8_t)(i * 7 % 251);
+    assert_int_equal(store_sink_expect(s, expected, &err), BK_OK);
+    if (direct)
+        store_sink_direct(s);
+    write_pieces(s, room, all, total);
+    assert_int_equal(store_sink_bytes_written(s), total);
+    assert_int_equal(store_sink_as_source(s, &src, &err), BK_OK);
+    assert_int_equal(store_source_read(src, back, total, &got, &err), BK_OK);
+    assert_int_equal(got, total);
+    assert_memory_equal(back, all, total);
+    store_source_close(src);
+    assert_int_equal(store_sink_publish(s, &err), BK_OK);
+    /* what it was given room for and did not need is given back */
+    assert_int_equal(stat(fx_at("out"), &st), 0);
+    assert_true((size_t)st.st_size == total && (size_t)st.st_blocks * 512 < total + FX_MIB);
+    free(all);
+    free(room);
+    free(back);
+}
+
+static void
+test_direct_and_expected(void **state)
+{
+    (void)state;
+    for (int direct = 0; direct < 2; direct++) {
+        check_direct(direct, 0);
+        check_direct(direct, FX_MIB);
+        check_direct(direct, 64 * FX_MIB);
+    }
+}
+
+/* Where the file system knows no direct I/O: the same bytes, dropped behind. */
+static int
+no_direct(void)
+{
+    size_t total = 40 * FX_MIB + 1234;
+    uint8_t *all = malloc(total), *room = aligned_alloc(4096, 3 * FX_MIB), *back = malloc(total);
+    struct store_sink *s = fx_open_sink(fx_at("out"), 1);
+    struct bk_err err = {0};
+
+    for (size_t i = 0; i < total; i++)
+        all[i] = (uint8_t)(i * 7 % 251);
+    if (!fx_deny(SYS_openat, EINVAL))
+        return FX_SKIP;
+    store_sink_direct(s);
+    assert_int_equal(store_sink_skew(s, 640), 0);
+    write_pieces(s, room, all, total);
+    assert_int_equal(store_sink_read_at(s, 0, back, total, &err), BK_OK);
+    assert_memory_equal(back, all, total);
+    store_sink_discard(s);
+    free(all);
+    free(room);
+    free(back);
+    return 0;
+}
+
+static void
+test_file_systems_without_direct(void **state)
+{
+    (void)state;
+    assert_int_equal(fx_in_child(no_direct), 0);
+    assert_int_equal(fx_entries(), 0);
+}
+
+static void
+test_room_that_cannot_be_had(void **state)
+{
+    struct store_sink *s = fx_open_sink(fx_at("out"), 0);
+    struct bk_err err = {0};
+    enum bk_code rc = store_sink_expect(s, (uint64_t)INT64_MAX, &err);
+
+    (void)state;
+    /* file systems without fallocate find out later */
+    assert_true(rc == BK_OK || rc == BK_E_NO_ROOM || rc == BK_E_IO);
+    if (rc != BK_OK)
+        assert_non_null(strstr(err.message, "cannot have the"));
+    store_sink_discard(s);
+    assert_int_equal(fx_entries(), 0);
+}
+
 static void
 test_meddling_with_the_staged_file(void **state)
 {
@@ -508,6 +620,9 @@ main(void)
         cmocka_unit_test_setup_teardown(test_file_size_limit, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_full_disk, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_cancel_before_publishing, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_direct_and_expected, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_file_systems_without_direct, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_room_that_cannot_be_had, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_file_systems_without_noreplace, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_failing_sync_publishes_nothing, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_drop_box, fx_make_folder, fx_remove_folder),

@@ -55,6 +55,126 @@ test_source_file(void **state)
     store_source_close(NULL);
 }
 
+/* Ranges of every kind of offset and length, past the cache or not, to the very end of the file and beyond it. */
+static void
+check_ranges_around(struct store_source *s, const uint8_t *all, size_t total)
+{
+    static const size_t offsets[] = {0, 1, 640, 4095, 4096, 4097, 70000};
+    static const size_t lengths[] = {1, 4096, 4097, 50000};
+    uint8_t *room = aligned_alloc(4096, 64 * 1024 + STORE_SLACK);
+    struct bk_err err = {0};
+    size_t at;
+
+    for (size_t o = 0; o < sizeof offsets / sizeof offsets[0]; o++)
+        for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
+            at = SIZE_MAX;
+            assert_int_equal(store_source_read_around(s, offsets[o], room, &at, lengths[l], &err), BK_OK);
+            assert_true(at + lengths[l] <= 64 * 1024 + STORE_SLACK);
+            assert_memory_equal(room + at, all + offsets[o], lengths[l]);
+        }
+    assert_int_equal(store_source_read_around(s, total - 5, room, &at, 5, &err), BK_OK);
+    assert_memory_equal(room + at, all + total - 5, 5);
+    assert_int_equal(store_source_read_around(s, total - 5, room, &at, 6, &err), BK_E_INCOMPLETE);
+    assert_int_equal(store_source_read_around(s, total + 5000, room, &at, 1, &err), BK_E_INCOMPLETE);
+    assert_int_equal(store_source_read_around(s, UINT64_MAX - 1, room, &at, 1, &err), BK_E_INCOMPLETE);
+    free(room);
+}
+
+/* From the beginning, in pieces of a size, each asked whether something follows. */
+static void
+check_in_pieces(struct store_source *s, const uint8_t *all, size_t total, size_t piece)
+{
+    uint8_t *room = aligned_alloc(4096, (piece + 4095) / 4096 * 4096);
+    struct bk_err err = {0};
+    size_t at = 0, got;
+    int ended = 0;
+
+    while (!ended) {
+        assert_int_equal(store_source_read(s, room, piece, &got, &err), BK_OK);
+        assert_int_equal(got, piece < total - at ? piece : total - at);
+        assert_memory_equal(room, all + at, got);
+        at += got;
+        assert_int_equal(store_source_ended(s, &ended, &err), BK_OK);
+        assert_int_equal(ended, at == total);
+        /* asked twice, the same again */
+        assert_int_equal(store_source_ended(s, &ended, &err), BK_OK);
+        assert_int_equal(ended, at == total);
+    }
+    assert_int_equal(store_source_bytes_read(s), total);
+    free(room);
+}
+
+static void
+test_source_direct(void **state)
+{
+    size_t total = 130000;
+    uint8_t *all = malloc(total);
+    struct store_source *s = NULL;
+    struct bk_err err = {0};
+    FILE *f = fopen(fx_at("f"), "w");
+
+    (void)state;
+    for (size_t i = 0; i < total; i++)
+        all[i] = (uint8_t)(i * 7 % 251);
+    assert_non_null(f);
+    assert_int_equal(fwrite(all, 1, total, f), total);
+    assert_int_equal(fclose(f), 0);
+    for (int direct = 0; direct < 2; direct++) {
+        static const size_t pieces[] = {4096, 1000, 65000, 65536, 130000, 200000};
+
+        assert_int_equal(store_source_open(fx_at("f"), NULL, &s, &err), BK_OK);
+        if (direct)
+            store_source_direct(s);
+        check_ranges_around(s, all, total);
+        store_source_close(s);
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            assert_int_equal(store_source_open(fx_at("f"), NULL, &s, &err), BK_OK);
+            if (direct)
+                store_source_direct(s);
+            check_in_pieces(s, all, total, pieces[i]);
+            store_source_close(s);
+        }
+    }
+    free(all);
+}
+
+/* Of a stream the byte that was read to know that it goes on is not lost; a file without a length is read to its end.
+ */
+static void
+test_source_ended(void **state)
+{
+    struct store_source *s = NULL;
+    struct bk_err err = {0};
+    uint8_t buf[8];
+    size_t got = 0;
+    int ends[2], ended = 1;
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "abc", 3), 3);
+    assert_int_equal(close(ends[1]), 0);
+    assert_int_equal(store_source_from_fd(ends[0], "pipe", NULL, &s, &err), BK_OK);
+    store_source_direct(s);
+    assert_int_equal(store_source_ended(s, &ended, &err), BK_OK);
+    assert_false(ended);
+    assert_int_equal(store_source_read(s, buf, 2, &got, &err), BK_OK);
+    assert_memory_equal(buf, "ab", 2);
+    assert_int_equal(store_source_ended(s, &ended, &err), BK_OK);
+    assert_false(ended);
+    assert_int_equal(store_source_read(s, buf, 8, &got, &err), BK_OK);
+    assert_true(got == 1 && buf[0] == 'c');
+    assert_int_equal(store_source_ended(s, &ended, &err), BK_OK);
+    assert_true(ended);
+    assert_int_equal(store_source_bytes_read(s), 3);
+    store_source_close(s);
+    assert_int_equal(store_source_open("/proc/self/status", NULL, &s, &err), BK_OK);
+    assert_int_equal(store_source_read(s, buf, 8, &got, &err), BK_OK);
+    assert_memory_equal(buf, "Name:", 5);
+    assert_int_equal(store_source_ended(s, &ended, &err), BK_OK);
+    assert_false(ended);
+    store_source_close(s);
+}
+
 static void
 test_source_refusals(void **state)
 {
@@ -456,6 +576,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_standard_input, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_ranges_by_many_threads, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_full_pipe_can_be_stopped, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_source_direct, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_source_ended, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_full_pipe_without_proc, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_reader_gone, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_sink_fifo, fx_make_folder, fx_remove_folder),

@@ -151,10 +151,13 @@ expect_plaintext(const struct attempt *a, const char *path, enum bk_code rc)
 
 /* --- the ways of reading ---------------------------------------------------------------------------------------- */
 
+/* All vectors are read with each engine that runs here. */
+static const struct bk_engine *engine;
+
 static enum bk_code
 unwrap(struct attempt *a, const char *archive, const char *output)
 {
-    struct ops_unwrap req = {.archive = archive, .output = output, .workers = 2};
+    struct ops_unwrap req = {.archive = archive, .output = output, .workers = 2, .engine = engine};
     struct ops_unwrap_result result;
 
     req.ring = &a->ring;
@@ -282,7 +285,7 @@ from_a_pipe(struct attempt *a)
 static void
 verified(struct attempt *a, enum ops_level level, const char *wanted)
 {
-    struct ops_verify req = {.archive = a->v->column[C_NAME], .level = level, .workers = 2};
+    struct ops_verify req = {.archive = a->v->column[C_NAME], .level = level, .workers = 2, .engine = engine};
     struct ops_archive archive = {0};
     struct store_source *src = NULL;
     char seen[64];
@@ -472,7 +475,7 @@ main(int argc, char **argv)
     struct vector *vectors;
     struct CMUnitTest *tests;
     size_t count;
-    int locked, failed;
+    int locked, failed = 0;
 
     if (bk_secret_init(&locked, &err) != BK_OK)
         die(err.message);
@@ -486,7 +489,11 @@ main(int argc, char **argv)
     for (size_t i = 0; i < count; i++)
         tests[i] = (struct CMUnitTest){
             .name = vectors[i].column[C_NAME], .test_func = meets_its_fate, .initial_state = &vectors[i]};
-    failed = _cmocka_run_group_tests("vectors", tests, count, NULL, NULL);
+    for (size_t i = 0; bk_engines[i] != NULL; i++) {
+        engine = bk_engines[i];
+        if (engine->fit() != BK_ENGINE_MISSING)
+            failed += _cmocka_run_group_tests(engine->name, tests, count, NULL, NULL);
+    }
     free(tests);
     free(vectors);
     bk_buf_free(&text);

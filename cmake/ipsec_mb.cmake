@@ -1,0 +1,15 @@
+# intel-ipsec-mb (package libipsec-mb-dev), for x86-64 alone: the fast engine of the payload (format/engine.h). Without
+# it the other engine does all the work. The library brings no file for pkg-config.
+set(BK_IPSEC_MB AUTO CACHE STRING "Use intel-ipsec-mb: AUTO where it is installed, ON, or OFF")
+set_property(CACHE BK_IPSEC_MB PROPERTY STRINGS AUTO ON OFF)
+set(BK_HAVE_IPSEC_MB OFF)
+if(BK_IPSEC_MB)
+    find_path(IPSEC_MB_INCLUDE intel-ipsec-mb.h)
+    find_library(IPSEC_MB_LIBRARY IPSec_MB)
+    if(IPSEC_MB_INCLUDE AND IPSEC_MB_LIBRARY AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+        set(BK_HAVE_IPSEC_MB ON)
+        message(STATUS "Payload engine: ${IPSEC_MB_LIBRARY}")
+    elseif(NOT BK_IPSEC_MB STREQUAL "AUTO")
+        message(FATAL_ERROR "BK_IPSEC_MB is ON, and intel-ipsec-mb was not found")
+    endif()
+endif()

@@ -1,0 +1,218 @@
+/*
+ * The engine of intel-ipsec-mb: AES-256-GCM with wide AES instructions, and SHA-256 of many frames at once, one in each
+ * lane of a vector register. Built where the library is (cmake/ipsec_mb.cmake).
+ */
+#define NO_COMPAT_IMB_API_053 /* the old names collide with OpenSSL's */
+#include "format/engine.h"
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <intel-ipsec-mb.h>
+#include <openssl/crypto.h>
+
+#include "base/secret.h"
+#include "format/tree.h"
+
+/* 16 lanes of 32 bits make a register of AVX-512. Fewer than half of them cost more than one frame at a time by the
+ * processor's own SHA instructions does. */
+#define LANES     16
+#define LANES_MIN 8
+/* The library counts the bytes of a lane in 16 bits, padding included. */
+#define LANE_BYTES_MAX ((1u << 16) - 128)
+
+#define WIDE_HASH   IMB_FEATURE_AVX512_SKX
+#define WIDE_CIPHER (IMB_FEATURE_VAES | IMB_FEATURE_VPCLMULQDQ | IMB_FEATURE_AVX512_SKX)
+
+/* The manager has function pointers and the lanes of frames being hashed: nothing secret. What is secret is the
+ * library's to read and write, but in our protected memory. What it leaves on the stack and in registers it wipes
+ * itself (IMB_FEATURE_SAFE_DATA, asked for in fit). */
+struct state {
+    IMB_MGR *mgr;
+    struct bk_secret key;     /* struct gcm_key_data: round keys and powers of the hash key */
+    struct bk_secret context; /* struct gcm_context_data */
+};
+
+static IMB_MGR *
+manager_make(void)
+{
+    IMB_MGR *m = alloc_mb_mgr(0);
+
+    if (m == NULL)
+        return NULL;
+    init_mb_mgr_auto(m, NULL);
+    /* the library's own self-test, where it has one; bk_engine_check comes on top of it */
+    if (imb_get_errno(m) != 0 ||
+        ((m->features & IMB_FEATURE_SELF_TEST) != 0 && (m->features & IMB_FEATURE_SELF_TEST_PASS) == 0)) {
+        free_mb_mgr(m);
+        return NULL;
+    }
+    return m;
+}
+
+static enum bk_engine_fit
+fit(void)
+{
+    IMB_MGR *m = alloc_mb_mgr(0);
+    uint64_t has = m == NULL ? 0 : m->features;
+    const uint64_t least = IMB_CPUFLAGS_SSE | IMB_FEATURE_SAFE_DATA;
+
+    if (m != NULL)
+        free_mb_mgr(m);
+    if ((has & least) != least)
+        return BK_ENGINE_MISSING;
+    return (has & WIDE_CIPHER) == WIDE_CIPHER ? BK_ENGINE_FAST : BK_ENGINE_RUNS;
+}
+
+static void
+state_free(void *state)
+{
+    struct state *s = state;
+
+    if (s == NULL)
+        return;
+    bk_secret_wipe(&s->key);
+    bk_secret_wipe(&s->context);
+    if (s->mgr != NULL)
+        free_mb_mgr(s->mgr);
+    free(s);
+}
+
+static enum bk_code
+state_make(void **state, struct bk_err *err)
+{
+    struct state *s = calloc(1, sizeof *s);
+
+    if (s == NULL)
+        return bk_fail_nomem(err);
+    if ((s->mgr = manager_make()) == NULL) {
+        state_free(s);
+        return bk_fail(err, BK_E_INTERNAL, "ipsec-mb does not start");
+    }
+    *state = s;
+    return BK_OK;
+}
+
+/* Keyless hashing needs no protected memory, so it is made with the first key. */
+static enum bk_code
+make_protected(struct state *s, struct bk_err *err)
+{
+    enum bk_code rc = BK_OK;
+
+    if (s->key.data == NULL)
+        rc = bk_secret_alloc(&s->key, sizeof(struct gcm_key_data), err);
+    if (rc == BK_OK && s->context.data == NULL)
+        rc = bk_secret_alloc(&s->context, sizeof(struct gcm_context_data), err);
+    /* OpenSSL's arena hands out powers of two at multiples of themselves; the library loads what must be aligned */
+    if (rc == BK_OK && (uintptr_t)s->key.data % alignof(struct gcm_key_data) != 0)
+        rc = bk_fail(err, BK_E_INTERNAL, "ipsec-mb: protected memory is not aligned");
+    return rc;
+}
+
+static struct gcm_key_data *
+gcm_key(const struct state *s)
+{
+    return (struct gcm_key_data *)(void *)s->key.data;
+}
+
+static struct gcm_context_data *
+gcm_context(const struct state *s)
+{
+    return (struct gcm_context_data *)(void *)s->context.data;
+}
+
+static enum bk_code
+set_key(void *state, const uint8_t key[BK_PAYLOAD_KEY_LEN], int sealing, struct bk_err *err)
+{
+    struct state *s = state;
+    enum bk_code rc = make_protected(s, err);
+
+    (void)sealing;
+    if (rc == BK_OK)
+        IMB_AES256_GCM_PRE(s->mgr, key, gcm_key(s));
+    return rc;
+}
+
+static int
+frame_seal(void *state, const uint8_t nonce[BK_NONCE_LEN], const uint8_t *plain, size_t len, uint8_t *frame)
+{
+    struct state *s = state;
+    uint8_t *out = frame + BK_FRAME_WORD;
+
+    /* no call with a null pointer: the library would refuse it without a word */
+    IMB_AES256_GCM_ENC(s->mgr, gcm_key(s), gcm_context(s), out, len > 0 ? plain : frame, len, nonce, frame,
+                       BK_FRAME_WORD, out + len, BK_FRAME_TAG);
+    return 1;
+}
+
+static int
+frame_open(void *state, const uint8_t nonce[BK_NONCE_LEN], const uint8_t *frame, size_t len, uint8_t *plain)
+{
+    struct state *s = state;
+    const uint8_t *in = frame + BK_FRAME_WORD;
+    uint8_t tag[BK_FRAME_TAG] = {0};
+    uint8_t nothing[1];
+    int holds;
+
+    IMB_AES256_GCM_DEC(s->mgr, gcm_key(s), gcm_context(s), len > 0 ? plain : nothing, in, len, nonce, frame,
+                       BK_FRAME_WORD, tag, BK_FRAME_TAG);
+    holds = CRYPTO_memcmp(tag, in + len, sizeof tag) == 0;
+    /* of a forged frame this is the right tag, which nobody is to learn */
+    OPENSSL_cleanse(tag, sizeof tag);
+    return holds;
+}
+
+static void
+hash_in_lanes(IMB_MGR *m, const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
+{
+    for (size_t i = 0; i < n; i++) {
+        IMB_JOB *job = IMB_GET_NEXT_JOB(m);
+
+        memset(job, 0, sizeof *job);
+        job->cipher_mode = IMB_CIPHER_NULL;
+        job->cipher_direction = IMB_DIR_ENCRYPT;
+        job->chain_order = IMB_ORDER_HASH_CIPHER;
+        job->hash_alg = IMB_AUTH_SHA_256;
+        job->src = frames + i * full;
+        job->msg_len_to_hash_in_bytes = i + 1 < n ? full : final;
+        job->auth_tag_output = leaves[i];
+        job->auth_tag_output_len_in_bytes = BK_SHA256_LEN;
+        (void)IMB_SUBMIT_JOB(m);
+    }
+    while (IMB_FLUSH_JOB(m) != NULL) {
+    }
+}
+
+static void
+hash(void *state, const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
+{
+    struct state *s = state;
+    int wide = (s->mgr->features & WIDE_HASH) == WIDE_HASH && full <= LANE_BYTES_MAX;
+
+    for (size_t at = 0; at < n;) {
+        size_t left = n - at;
+        size_t count = left < LANES ? left : LANES;
+        size_t end = at + count < n ? full : final;
+
+        if (wide && count >= LANES_MIN)
+            hash_in_lanes(s->mgr, frames + at * full, full, count, end, leaves + at);
+        else
+            for (size_t i = 0; i < count; i++)
+                bk_tree_leaf(frames + (at + i) * full, i + 1 < count ? full : end, leaves[at + i]);
+        at += count;
+    }
+}
+
+const struct bk_engine bk_engine_ipsec_mb = {
+    .name = "ipsec-mb",
+    .batch = LANES,
+    .fit = fit,
+    .make = state_make,
+    .free = state_free,
+    .set_key = set_key,
+    .seal = frame_seal,
+    .open = frame_open,
+    .hash = hash,
+};
