@@ -141,10 +141,10 @@ frame_seal(void *state, const uint8_t nonce[BK_NONCE_LEN], const uint8_t *plain,
     struct state *s = state;
     uint8_t *out = frame + BK_FRAME_WORD;
 
-    /* no call with a null pointer: the library would refuse it without a word */
+    /* no call with a null pointer, which the library refuses, and says so only here */
     IMB_AES256_GCM_ENC(s->mgr, gcm_key(s), gcm_context(s), out, len > 0 ? plain : frame, len, nonce, frame,
                        BK_FRAME_WORD, out + len, BK_FRAME_TAG);
-    return 1;
+    return imb_get_errno(s->mgr) == 0;
 }
 
 static int
@@ -158,17 +158,21 @@ frame_open(void *state, const uint8_t nonce[BK_NONCE_LEN], const uint8_t *frame,
 
     IMB_AES256_GCM_DEC(s->mgr, gcm_key(s), gcm_context(s), len > 0 ? plain : nothing, in, len, nonce, frame,
                        BK_FRAME_WORD, tag, BK_FRAME_TAG);
-    holds = CRYPTO_memcmp(tag, in + len, sizeof tag) == 0;
+    holds = imb_get_errno(s->mgr) == 0 && CRYPTO_memcmp(tag, in + len, sizeof tag) == 0;
     /* of a forged frame this is the right tag, which nobody is to learn */
     OPENSSL_cleanse(tag, sizeof tag);
     return holds;
 }
 
-static void
+/* How many frames were hashed: n, unless the library refused one. */
+static size_t
 hash_in_lanes(IMB_MGR *m, const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
 {
+    size_t done = 0;
+    IMB_JOB *job;
+
     for (size_t i = 0; i < n; i++) {
-        IMB_JOB *job = IMB_GET_NEXT_JOB(m);
+        job = IMB_GET_NEXT_JOB(m);
 
         memset(job, 0, sizeof *job);
         job->cipher_mode = IMB_CIPHER_NULL;
@@ -179,10 +183,19 @@ hash_in_lanes(IMB_MGR *m, const uint8_t *frames, size_t full, size_t n, size_t f
         job->msg_len_to_hash_in_bytes = i + 1 < n ? full : final;
         job->auth_tag_output = leaves[i];
         job->auth_tag_output_len_in_bytes = BK_SHA256_LEN;
-        (void)IMB_SUBMIT_JOB(m);
+        if ((job = IMB_SUBMIT_JOB(m)) != NULL)
+            done += job->status == IMB_STATUS_COMPLETED;
     }
-    while (IMB_FLUSH_JOB(m) != NULL) {
-    }
+    while ((job = IMB_FLUSH_JOB(m)) != NULL)
+        done += job->status == IMB_STATUS_COMPLETED;
+    return done;
+}
+
+static void
+hash_in_turn(const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
+{
+    for (size_t i = 0; i < n; i++)
+        bk_tree_leaf(frames + i * full, i + 1 < n ? full : final, leaves[i]);
 }
 
 static void
@@ -196,11 +209,9 @@ hash(void *state, const uint8_t *frames, size_t full, size_t n, size_t final, ui
         size_t count = left < LANES ? left : LANES;
         size_t end = at + count < n ? full : final;
 
-        if (wide && count >= LANES_MIN)
-            hash_in_lanes(s->mgr, frames + at * full, full, count, end, leaves + at);
-        else
-            for (size_t i = 0; i < count; i++)
-                bk_tree_leaf(frames + (at + i) * full, i + 1 < count ? full : end, leaves[at + i]);
+        if (!wide || count < LANES_MIN ||
+            hash_in_lanes(s->mgr, frames + at * full, full, count, end, leaves + at) != count)
+            hash_in_turn(frames + at * full, full, count, end, leaves + at);
         at += count;
     }
 }
