@@ -65,6 +65,19 @@ def wrap_targets(rows, targets):
             targets.at_least(f"bk-wrap {FAST} ÷ age, {sink}", 3.5, None, "not built, or not for this machine")
 
 
+def ceilings(rows, targets):
+    """What the targets beside age could be at most here: the engine on two cores, if all else cost nothing."""
+    note = "at most, if reading, writing and the token cost nothing"
+    for work, program, what, aim in (("encrypt", "age", "seal", 3.5), ("decrypt", "age -d", "open", 4)):
+        age, (alone, how) = rows.get(f"{work}/null/age"), engine_alone(rows, rows.best, what)
+        if age and alone:
+            targets.at_least(f"engine alone, {what} ÷ {program}, null", aim, alone / age["GBps"], f"{note}; {how}", False)
+    age, (alone, how) = rows.get("encrypt/null/age"), engine_alone(rows, rows.best)
+    if age and alone:
+        cpu = 2 * GIB / 1e9 / alone / age["cpuSecondsPerGiB"]
+        targets.at_most("CPU of engine alone ÷ age, null", 0.333, cpu, f"at least; {how}", False)
+
+
 SINKS = {"null": "dd bs=1M", "file": "cp", "pipe": "cat | cat"}
 
 
@@ -219,6 +232,7 @@ def targets(results):
     rows, found = Rows(results), Targets()
     for part in (
         wrap_targets,
+        ceilings,
         roof_targets,
         reading_roofs,
         pipe_targets,
