@@ -177,7 +177,9 @@ take_text(const char *text, size_t len, struct ops_token_profile *p, struct bk_e
 {
     json_error_t why;
     json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-    enum bk_code rc = o == NULL ? bk_fail(err, BK_E_USAGE, "line %d: %s", why.line, why.text) : take(o, p, err);
+    /* jansson's own words quote the file, which may be one with a PIN in it */
+    enum bk_code rc =
+        o == NULL ? bk_fail(err, BK_E_USAGE, "not JSON, at line %d, column %d", why.line, why.column) : take(o, p, err);
 
     json_decref(o);
     return rc;

@@ -412,6 +412,8 @@ probes() {
     expect_stderr 'matches [0-9]+ tokens'
 }
 
+not_in() { ! grep -qF -- "$1" "$2"; }
+
 # What a probe found is kept, signed, compared, and held against the programs.
 token_profiles() {
     printf '\n# profiles of tokens\n'
@@ -458,6 +460,8 @@ token_profiles() {
     expect_exit 2 bk-key list --against "$T/signed" "$uri"
     expect_exit 2 bk-key probe -t "$T/backup.pem" "$uri"
     expect_exit 2 bk-key probe --against "$T/nothing" "$uri"
+    expect_exit 2 bk-key probe --against "$T/probed.pin" "$uri"
+    check 'a PIN that was taken for a profile is not told' not_in "$(cat "$T/probed.pin")" "$T/stderr"
 }
 
 make_token keys
