@@ -71,11 +71,21 @@ def ceilings(rows, targets):
     for work, program, what, aim in (("encrypt", "age", "seal", 3.5), ("decrypt", "age -d", "open", 4)):
         age, (alone, how) = rows.get(f"{work}/null/age"), engine_alone(rows, rows.best, what)
         if age and alone:
-            targets.at_least(f"engine alone, {what} ÷ {program}, null", aim, alone / age["GBps"], f"{note}; {how}", False)
+            targets.at_least(
+                f"engine alone, {what} ÷ {program}, null", aim, alone / age["GBps"], f"{note}; {how}", False
+            )
     age, (alone, how) = rows.get("encrypt/null/age"), engine_alone(rows, rows.best)
     if age and alone:
         cpu = 2 * GIB / 1e9 / alone / age["cpuSecondsPerGiB"]
         targets.at_most("CPU of engine alone ÷ age, null", 0.333, cpu, f"at least; {how}", False)
+    reading = rows.get("roof/null/dd bs=1M")
+    for engine in rows.engines:
+        name = rows.bk("bk-wrap", engine)
+        row, (alone, how) = rows.get(f"encrypt/null/{name}"), engine_alone(rows, engine)
+        if row and alone and reading:
+            bound = 2 / (2 / alone + 1 / reading["GBps"])
+            note = f"limit {number(bound)} GB/s: the two cores also copy the file out of the page cache, as dd does"
+            targets.at_least(f"{name} ÷ engine and reading, null", 0.8, row["GBps"] / bound, note, False)
 
 
 SINKS = {"null": "dd bs=1M", "file": "cp", "pipe": "cat | cat"}
