@@ -281,12 +281,11 @@ p11_gcm_draws_nonce(struct p11_key *key)
 
     if (rc == BK_OK)
         rc = p11_key_run(key, foreign_nonce_step, &cek, NULL);
-    if (rc == BK_OK)
-        draws = 1;
-    else if (rc == BK_E_POLICY)
+    if (rc == BK_E_POLICY)
         draws = 0;
-    else if (p11_wrap_by(key, BK_SCHEME_AES_GCM, &cek, &out, NULL) == BK_OK)
-        draws = 1; /* it only refused ours */
+    /* replaced, or only ours was refused */
+    else if (rc == BK_OK || p11_wrap_by(key, BK_SCHEME_AES_GCM, &cek, &out, NULL) == BK_OK)
+        draws = 1;
     bk_secret_wipe(&cek);
     return draws;
 }

@@ -658,8 +658,9 @@ workers_look(struct p11 *p, struct bk_err *err)
     rc = exchange(p, process, &r, &flags, err);
     if (rc == BK_E_TOKEN) {
         bk_err_prefix(err, "loading the modules that p11-kit has configured");
-        bk_err_hint(err, "one that crashes when it is loaded is in the way of all: name the token's own by module-path=, "
-                         "or take that one out of p11-kit's configuration");
+        bk_err_hint(err,
+                    "one that crashes when it is loaded is in the way of all: name the token's own by module-path=, "
+                    "or take that one out of p11-kit's configuration");
     }
     if (rc == BK_OK)
         rc = add_named(p, &r, &first, err);

@@ -419,6 +419,7 @@ stopped_while_waiting() {
     exec 9>"$T/feed"
     line one wait/1.bk >&9
     check 'the first is made' wait_until 30 lines_of "$T/answers" 1
+    check "it is well: $(head -c 300 "$T/answers")" grep -q '"status":"ok"' "$T/answers"
     kill -INT "$pid" 2>/dev/null
     kill -TERM "$pid" 2>/dev/null || true
     ends_in_time 'a stop is heard while the list is waited for' "$pid"

@@ -47,7 +47,10 @@ fresh() {
     mkdir "$run"
 }
 
-restore() { exec bk-unwrap -q -k "$(key_uri kek ec)" -t "$T/backup.pem" "$T/a.bk" -- "$@" "$run" "$STEP"; }
+# What a shell without job control starts in the background ignores SIGQUIT.
+restore() {
+    exec env --default-signal=QUIT,TERM bk-unwrap -q -k "$(key_uri kek ec)" -t "$T/backup.pem" "$T/a.bk" -- "$@" "$run" "$STEP"
+}
 
 # within SECONDS COMMAND ARG... : as soon as the command succeeds; fails if it does not in that time.
 within() {

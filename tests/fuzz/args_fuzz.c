@@ -75,6 +75,7 @@ key(int argc, char **argv, struct bk_err *err)
 
     if (rc == BK_OK && !a.common.help && !a.common.version)
         fuzz_hold(a.uri != NULL || a.verb == KEY_LIST);
+    key_args_free(&a);
     return rc;
 }
 
