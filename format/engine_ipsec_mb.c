@@ -215,13 +215,6 @@ hash_in_lanes(IMB_MGR *m, const uint8_t *frames, size_t full, size_t n, size_t f
     return done;
 }
 
-static void
-hash_in_turn(const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
-{
-    for (size_t i = 0; i < n; i++)
-        bk_tree_leaf(frames + i * full, i + 1 < n ? full : final, leaves[i]);
-}
-
 /* Who hashes the frames that are left: all that it is given at once, which is at most LANES. NULL: one, by OpenSSL. */
 static IMB_MGR *
 hasher_for(const struct state *s, size_t full, size_t left)
@@ -245,7 +238,7 @@ hash(void *state, const uint8_t *frames, size_t full, size_t n, size_t final, ui
         count = m == NULL ? 1 : n - at < LANES ? n - at : LANES;
         end = at + count < n ? full : final;
         if (m == NULL || hash_in_lanes(m, frames + at * full, full, count, end, leaves + at) != count)
-            hash_in_turn(frames + at * full, full, count, end, leaves + at);
+            bk_tree_leaves(frames + at * full, full, count, end, leaves + at);
     }
 }
 

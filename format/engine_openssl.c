@@ -97,8 +97,7 @@ static void
 hash(void *state, const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
 {
     (void)state;
-    for (size_t i = 0; i < n; i++)
-        bk_tree_leaf(frames + i * full, i + 1 < n ? full : final, leaves[i]);
+    bk_tree_leaves(frames, full, n, final, leaves);
 }
 
 const struct bk_engine bk_engine_openssl = {

@@ -9,6 +9,13 @@ bk_tree_leaf(const uint8_t *frame, size_t len, uint8_t out[BK_SHA256_LEN])
 }
 
 void
+bk_tree_leaves(const uint8_t *frames, size_t full, size_t n, size_t final, uint8_t (*leaves)[BK_SHA256_LEN])
+{
+    for (size_t i = 0; i < n; i++)
+        bk_tree_leaf(frames + i * full, i + 1 < n ? full : final, leaves[i]);
+}
+
+void
 bk_tree_node(const uint8_t left[BK_SHA256_LEN], const uint8_t right[BK_SHA256_LEN], uint8_t out[BK_SHA256_LEN])
 {
     uint8_t prefixed[1 + BK_SHA256_LEN] = {0x01};

@@ -1,25 +1,6 @@
 #include "pkcs11/facts.h"
 
-#include <string.h>
-
 #include "base/keywrap.h"
-
-/* 1 if the token does not tell the value of an object, 0 if it does. */
-static int
-keeps_value(struct p11_key *key, CK_OBJECT_HANDLE object)
-{
-    struct bk_secret room = {0};
-    size_t len = 0;
-    int keeps = -1;
-
-    if (bk_secret_alloc(&room, BK_WRAPPED_MAX, NULL) == BK_OK) {
-        CK_RV rv = p11_object_get(&key->session, object, CKA_VALUE, room.data, BK_WRAPPED_MAX, &len);
-
-        keeps = rv != CKR_OK || len == CK_UNAVAILABLE_INFORMATION;
-    }
-    bk_secret_wipe(&room);
-    return keeps;
-}
 
 /* Opens it, and looks at its value: 1 if that is kept, 0 if it is told, -1 if it does not open. */
 static int
@@ -27,13 +8,14 @@ opens_and_keeps(struct p11_key *key, const uint8_t wrapped[BK_AESKW_LEN], int se
 {
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
     CK_OBJECT_HANDLE object = P11_NO_HANDLE;
-    int keeps;
+    int tells = 0;
+    enum bk_code rc;
 
     if (p11_unwrap_object(key, key->handle, &mechanism, wrapped, BK_AESKW_LEN, sensitive, &object, NULL) != BK_OK)
         return -1;
-    keeps = keeps_value(key, object);
+    rc = p11_object_tells_value(&key->session, object, &tells, NULL);
     p11_key_drop_object(key, object);
-    return keeps;
+    return rc == BK_OK ? !tells : -1;
 }
 
 struct unwrapping {

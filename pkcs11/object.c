@@ -77,6 +77,20 @@ p11_object_bool(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYP
 }
 
 enum bk_code
+p11_object_tells_value(struct p11_session *s, CK_OBJECT_HANDLE object, int *tells, struct bk_err *err)
+{
+    struct bk_secret room = {0};
+    size_t len = 0;
+    enum bk_code rc = bk_secret_alloc(&room, BK_WRAPPED_MAX, err);
+
+    if (rc == BK_OK)
+        *tells = p11_object_get(s, object, CKA_VALUE, room.data, BK_WRAPPED_MAX, &len) == CKR_OK &&
+                 len != CK_UNAVAILABLE_INFORMATION;
+    bk_secret_wipe(&room);
+    return rc;
+}
+
+enum bk_code
 p11_object_check(struct p11_session *s, struct bk_err *err)
 {
     CK_SESSION_INFO info = {0};

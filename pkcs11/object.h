@@ -24,6 +24,9 @@ int p11_object_bytes(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUT
 int p11_object_ulong(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type, CK_ULONG *out);
 /* 1, 0, or -1 if the token does not tell. */
 int p11_object_bool(struct p11_session *s, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type);
+/* *tells is 1 if the token tells the value of a secret key, which is not kept. BK_E_NO_ROOM without memory for it. */
+BK_MUST_USE enum bk_code p11_object_tells_value(struct p11_session *s, CK_OBJECT_HANDLE object, int *tells,
+                                                struct bk_err *err);
 /* The session answers, so what was not told is not there rather than not reached. */
 BK_MUST_USE enum bk_code p11_object_check(struct p11_session *s, struct bk_err *err);
 

@@ -224,13 +224,12 @@ find_binding(const struct probe *pr, struct p11_probe_item *item)
 static void
 find_nonce(const struct probe *pr, struct p11_probe_item *item)
 {
-    const struct probe passing = {.token = pr->token};
     struct p11_probe_item gcm = {.kind = P11_AES256, .scheme = BK_SCHEME_AES_GCM};
     struct bk_key *key = NULL;
 
-    if (make(&passing, &gcm, &key, NULL) == BK_OK)
+    if (make(pr, &gcm, &key, NULL) == BK_OK)
         item->facts[P11_FACT_DRAWS_NONCE] = p11_gcm_draws_nonce(p11_key_of(key));
-    end(&passing, key);
+    end(pr, key);
 }
 
 /* Beside what bk needs to know: each with a key of its own, since a refusal can cost the session. */

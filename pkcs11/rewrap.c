@@ -33,20 +33,14 @@ static enum bk_code
 check_sensitive(struct p11_key *key, CK_OBJECT_HANDLE object, struct bk_err *err)
 {
     struct p11_session *s = &key->session;
-    struct bk_secret room = {0};
-    size_t len = 0;
-    enum bk_code rc = bk_secret_alloc(&room, BK_WRAPPED_MAX, err);
-    CK_RV rv;
+    int tells = 1;
+    enum bk_code rc = p11_object_tells_value(s, object, &tells, err);
 
-    if (rc != BK_OK)
-        return rc;
-    rv = p11_object_get(s, object, CKA_VALUE, room.data, BK_WRAPPED_MAX, &len);
-    if (p11_object_bool(s, object, CKA_SENSITIVE) != 1 || (rv == CKR_OK && len != CK_UNAVAILABLE_INFORMATION))
+    if (rc == BK_OK && (tells || p11_object_bool(s, object, CKA_SENSITIVE) != 1))
         rc = bk_fail(err, BK_E_UNSUPPORTED,
                      "%s: the token does not keep an opened key to itself, so a rewrap would not "
                      "be blind",
                      s->port.where);
-    bk_secret_wipe(&room);
     return rc;
 }
 

@@ -70,39 +70,44 @@ static const struct variant {
     int with_len;
 } variants[] = {{CKK_GENERIC_SECRET, 0}, {CKK_GENERIC_SECRET, 1}, {CKK_AES, 0}, {CKK_AES, 1}};
 
-enum bk_code
-p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism, const uint8_t *data, size_t len,
-                  int sensitive, CK_OBJECT_HANDLE *out, struct bk_err *err)
+static CK_RV
+unwrap_call(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism, const uint8_t *data, size_t len,
+            int sensitive, const struct variant *v, CK_OBJECT_HANDLE *out)
 {
     struct p11_session *s = &key->session;
     struct secret_template t;
 
+    template_fill(&t, v->type, v->with_len ? BK_CEK_LEN : 0, sensitive);
+    return P11_CALL(&s->port, C_UnwrapKey, s->handle, mechanism, under, (CK_BYTE *)(uintptr_t)data, (CK_ULONG)len, t.at,
+                    t.count, out);
+}
+
+enum bk_code
+p11_unwrap_object(struct p11_key *key, CK_OBJECT_HANDLE under, CK_MECHANISM *mechanism, const uint8_t *data, size_t len,
+                  int sensitive, CK_OBJECT_HANDLE *out, struct bk_err *err)
+{
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
-        template_fill(&t, variants[i].type, variants[i].with_len ? BK_CEK_LEN : 0, sensitive);
-        if (P11_CALL(&s->port, C_UnwrapKey, s->handle, mechanism, under, (CK_BYTE *)(uintptr_t)data, (CK_ULONG)len,
-                     t.at, t.count, out) == CKR_OK)
+        CK_RV rv = unwrap_call(key, under, mechanism, data, len, sensitive, &variants[i], out);
+
+        if (rv == CKR_OK)
             return BK_OK;
-        if (!p11_rv_is_parameter(s->port.rv))
+        if (!p11_rv_is_parameter(rv))
             break;
     }
-    return p11_call_fail(&s->port, err, "opening a wrapped key");
+    return p11_call_fail(&key->session.port, err, "opening a wrapped key");
 }
 
 int
 p11_unwraps_by_template(struct p11_key *key, const uint8_t wrapped[BK_AESKW_LEN], int with_len)
 {
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP};
-    struct p11_session *s = &key->session;
-    struct secret_template t;
     CK_OBJECT_HANDLE object = P11_NO_HANDLE;
     CK_RV rv = CKR_GENERAL_ERROR;
 
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
         if (variants[i].with_len != with_len)
             continue;
-        template_fill(&t, variants[i].type, with_len ? BK_CEK_LEN : 0, 1);
-        rv = P11_CALL(&s->port, C_UnwrapKey, s->handle, &mechanism, key->handle, (CK_BYTE *)(uintptr_t)wrapped,
-                      BK_AESKW_LEN, t.at, t.count, &object);
+        rv = unwrap_call(key, key->handle, &mechanism, wrapped, BK_AESKW_LEN, 1, &variants[i], &object);
         if (rv == CKR_OK) {
             p11_key_drop_object(key, object);
             return 1;

@@ -271,20 +271,27 @@ foreign_nonce_step(struct p11_key *key, void *args, struct bk_err *err)
     return memcmp(nonce, ours, sizeof nonce) == 0 ? BK_E_POLICY : BK_OK;
 }
 
+/* What becomes of a fresh *cek, which the caller wipes: BK_E_POLICY if it was encrypted with our nonce. */
+static enum bk_code
+try_foreign_nonce(struct p11_key *key, struct bk_secret *cek, struct bk_err *err)
+{
+    enum bk_code rc = bk_secret_random(cek, BK_CEK_LEN, err);
+
+    return rc == BK_OK ? p11_key_run(key, foreign_nonce_step, cek, NULL) : rc;
+}
+
 int
 p11_gcm_draws_nonce(struct p11_key *key)
 {
     struct bk_secret cek = {0};
     struct bk_wrapped out = {0};
     int draws = -1;
-    enum bk_code rc = bk_secret_random(&cek, BK_CEK_LEN, NULL);
+    enum bk_code rc = try_foreign_nonce(key, &cek, NULL);
 
-    if (rc == BK_OK)
-        rc = p11_key_run(key, foreign_nonce_step, &cek, NULL);
     if (rc == BK_E_POLICY)
         draws = 0;
     /* replaced, or only ours was refused */
-    else if (rc == BK_OK || p11_wrap_by(key, BK_SCHEME_AES_GCM, &cek, &out, NULL) == BK_OK)
+    else if (rc == BK_OK || (cek.data != NULL && p11_wrap_by(key, BK_SCHEME_AES_GCM, &cek, &out, NULL) == BK_OK))
         draws = 1;
     bk_secret_wipe(&cek);
     return draws;
@@ -294,12 +301,12 @@ enum bk_code
 p11_gcm_check_own_nonce(struct p11_key *key, struct bk_err *err)
 {
     struct bk_secret cek = {0};
-    enum bk_code rc = bk_secret_random(&cek, BK_CEK_LEN, err);
+    enum bk_code rc = try_foreign_nonce(key, &cek, err);
+    int tried = cek.data != NULL;
 
-    if (rc != BK_OK)
-        return rc;
-    rc = p11_key_run(key, foreign_nonce_step, &cek, NULL);
     bk_secret_wipe(&cek);
+    if (!tried)
+        return rc;
     if (rc != BK_E_POLICY)
         return BK_OK; /* refused, by whatever code, or replaced */
     return bk_fail(err, BK_E_UNSUPPORTED,

@@ -78,8 +78,8 @@ const char key_help[] =
     "example: bk-key generate --type p384 --use kek -o kek.pem \\\n"
     "                 'pkcs11:token=restore;object=kek-2026?pin-source=file:pin'\n"
     "\n"
-    "exit status: 0 done, 2 usage, 3 token or key not available, 4 audit has findings or the token does\n"
-    "             less than its profile says, 5 output failed, 1 the profile is forged,\n"
+    "exit status: 0 done, 1 the profile is forged, 2 usage, 3 token or key not available,\n"
+    "             4 audit has findings or the token does less than its profile says, 5 output failed,\n"
     "             8 a defect of bk-key, 9 PIN refused (do not try again)\n";
 
 static enum bk_code

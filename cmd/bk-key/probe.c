@@ -11,6 +11,7 @@
 struct probing {
     struct cmd *c;
     const struct ops_token_profile *then; /* NULL: nothing to compare with */
+    char *token;                          /* of the token that is probed: its URI */
     json_t *lines;
     size_t works, compared, lost;
     enum bk_code rc;
@@ -64,7 +65,13 @@ each(void *ctx, const struct p11_probe_item *item)
 {
     struct probing *p = ctx;
     char text[300];
-    int lost = has_lost(p, item, text, sizeof text);
+    int lost;
+
+    if (p->then != NULL && !p11_uri_same_token(p->then->token, p->token)) {
+        p->rc = bk_fail(p->err, BK_E_USAGE, "%s is the profile of another token, %s", p->then->file, p->then->token);
+        return 1;
+    }
+    lost = has_lost(p, item, text, sizeof text);
 
     p->works += item->works ? 1 : 0;
     p->lost += lost ? 1 : 0;
@@ -119,12 +126,10 @@ keep(struct p11 *p11, const struct key_args *a, const char *token, json_t *lines
 }
 
 static enum bk_code
-compare(const struct probing *p, const struct key_args *a, const char *token, struct bk_err *err)
+compare(const struct probing *p, const struct key_args *a, struct bk_err *err)
 {
     enum bk_code rc;
 
-    if (!p11_uri_same_token(p->then->token, token))
-        return bk_fail(err, BK_E_USAGE, "%s is the profile of another token, %s", a->against, p->then->token);
     if (p->lost == 0 && p->compared == p->then->count) {
         cmd_say(p->c, "nothing is missing of what %s says (%s)", a->against, p->then->probed);
         return BK_OK;
@@ -139,8 +144,7 @@ compare(const struct probing *p, const struct key_args *a, const char *token, st
 static enum bk_code
 run(struct probing *p, struct p11 *p11, const struct key_args *a, struct store_sink **sink, struct bk_err *err)
 {
-    char *token = NULL;
-    enum bk_code rc = p11_probe(p11, a->uri, a->on_token, &token, each, p, err);
+    enum bk_code rc = p11_probe(p11, a->uri, a->on_token, &p->token, each, p, err);
 
     if (rc == BK_OK)
         rc = p->rc;
@@ -149,10 +153,9 @@ run(struct probing *p, struct p11 *p11, const struct key_args *a, struct store_s
     if (rc == BK_OK && fflush(stdout) != 0)
         rc = bk_fail(err, BK_E_IO, "cannot write to standard output");
     if (rc == BK_OK && p->then != NULL)
-        rc = compare(p, a, token, err);
+        rc = compare(p, a, err);
     if (rc == BK_OK && *sink != NULL)
-        rc = keep(p11, a, token, json_incref(p->lines), sink, err);
-    free(token);
+        rc = keep(p11, a, p->token, json_incref(p->lines), sink, err);
     return rc;
 }
 
@@ -178,6 +181,7 @@ key_probe(struct cmd *c, struct p11 *p11, const struct key_args *a, struct bk_er
         rc = run(&p, p11, a, &sink, err);
     store_sink_discard(sink);
     json_decref(p.lines);
+    free(p.token);
     ops_token_profile_free(&then);
     ops_trust_free(&trust);
     return rc;
