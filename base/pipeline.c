@@ -5,12 +5,14 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
 
-#define NEVER        UINT64_MAX
-#define BUFFER_ALIGN 4096
+#define NEVER     UINT64_MAX
+#define PAGE      4096
+#define HUGE_PAGE ((size_t)2 << 20)
 
 /*
  * Job n belongs to one thread from its reading to its writing. At any time the jobs from next_write to next_read are on
@@ -21,6 +23,8 @@ struct run {
     const struct bk_pipeline *p;
     struct thread *threads;
     size_t thread_count;
+    uint8_t *buffers; /* of the threads' jobs */
+    size_t buffers_size;
     size_t worker_count;
     pthread_mutex_t lock;
     pthread_cond_t may_read; /* nobody reads, or there is nothing more to read */
@@ -218,46 +222,34 @@ run_threads(struct run *r, struct bk_err *err)
     return r->code;
 }
 
-static enum bk_code
-make_buffer(uint8_t **out, size_t size, struct bk_err *err)
+static size_t
+whole_pages(size_t size)
 {
+    return (size + PAGE - 1) / PAGE * PAGE;
+}
+
+/*
+ * The buffers of all jobs, one after the other. In pages of 2 MiB, where the system has them for who asks, 8 MiB are
+ * there after 4 page faults in place of 2048, and copies into them miss the translation buffer less.
+ */
+static enum bk_code
+make_buffers(struct run *r, struct bk_err *err)
+{
+    size_t in = whole_pages(r->p->in_size), out = whole_pages(r->p->out_size);
     void *at = NULL;
 
-    if (size == 0)
+    r->buffers_size = r->thread_count * (in + out);
+    if (r->buffers_size == 0)
         return BK_OK;
-    if (posix_memalign(&at, BUFFER_ALIGN, size) != 0)
+    if (posix_memalign(&at, HUGE_PAGE, r->buffers_size) != 0)
         return bk_fail_nomem(err);
-    *out = at;
+    (void)madvise(at, r->buffers_size, MADV_HUGEPAGE);
+    r->buffers = at;
+    for (size_t i = 0; i < r->thread_count; i++) {
+        r->threads[i].job.in = r->buffers + i * (in + out);
+        r->threads[i].job.out = out == 0 ? NULL : r->threads[i].job.in + in;
+    }
     return BK_OK;
-}
-
-static enum bk_code
-make_jobs(struct run *r, struct bk_err *err)
-{
-    enum bk_code rc = BK_OK;
-
-    for (size_t i = 0; rc == BK_OK && i < r->thread_count; i++) {
-        r->threads[i].run = r;
-        rc = make_buffer(&r->threads[i].job.in, r->p->in_size, err);
-        if (rc == BK_OK)
-            rc = make_buffer(&r->threads[i].job.out, r->p->out_size, err);
-    }
-    return rc;
-}
-
-static void
-wipe_jobs(struct run *r)
-{
-    for (size_t i = 0; r->threads != NULL && i < r->thread_count; i++) {
-        struct bk_job *job = &r->threads[i].job;
-
-        if (job->in != NULL)
-            OPENSSL_cleanse(job->in, r->p->in_size);
-        if (job->out != NULL)
-            OPENSSL_cleanse(job->out, r->p->out_size);
-        free(job->in);
-        free(job->out);
-    }
 }
 
 size_t
@@ -291,21 +283,25 @@ run_make(struct run *r, struct bk_err *err)
     r->thread_count = threads_for(r->p, r->worker_count);
     r->threads = calloc(r->thread_count, sizeof *r->threads);
     r->idle = calloc(r->thread_count, sizeof *r->idle);
-    for (size_t i = 0; r->threads != NULL && i < r->thread_count; i++)
-        (void)pthread_cond_init(&r->threads[i].may_write, NULL);
     if (r->threads == NULL || r->idle == NULL)
         return bk_fail_nomem(err);
+    for (size_t i = 0; i < r->thread_count; i++) {
+        r->threads[i].run = r;
+        (void)pthread_cond_init(&r->threads[i].may_write, NULL);
+    }
     for (size_t i = 0; i < r->worker_count; i++)
         r->idle[i] = r->worker_count - 1 - i;
     r->idle_count = r->worker_count;
-    return make_jobs(r, err);
+    return make_buffers(r, err);
 }
 
 static void
 run_release(struct run *r)
 {
-    wipe_jobs(r);
-    for (size_t i = 0; r->threads != NULL && i < r->thread_count; i++)
+    if (r->buffers != NULL)
+        OPENSSL_cleanse(r->buffers, r->buffers_size);
+    free(r->buffers);
+    for (size_t i = 0; r->threads != NULL && r->idle != NULL && i < r->thread_count; i++)
         (void)pthread_cond_destroy(&r->threads[i].may_write);
     free(r->threads);
     free(r->idle);

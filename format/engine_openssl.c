@@ -6,6 +6,7 @@
 
 #include <openssl/evp.h>
 
+#include "base/sha256_x4.h"
 #include "format/tree.h"
 
 struct state {
@@ -102,7 +103,7 @@ hash(void *state, const uint8_t *frames, size_t full, size_t n, size_t final, ui
 
 const struct bk_engine bk_engine_openssl = {
     .name = "openssl",
-    .batch = 1,
+    .batch = BK_SHA256_X4,
     .fit = fit,
     .make = state_make,
     .free = state_free,

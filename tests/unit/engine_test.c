@@ -153,7 +153,8 @@ test_same_leaves(void **state)
             size_t len = (n - 1) * sizes[s] + final;
             uint8_t *frames = room(len);
 
-            here[count - 1].e->hash(here[count - 1].state, frames, sizes[s], n, final, want);
+            for (size_t i = 0; i < n; i++)
+                bk_sha256(frames + i * sizes[s], i + 1 < n ? sizes[s] : final, want[i]);
             for (size_t i = 0; i < count; i++) {
                 memset(got, 0, sizeof got);
                 here[i].e->hash(here[i].state, frames, sizes[s], n, final, got);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -97,12 +98,13 @@ forget_buffers(void)
     buffer_count = 0;
 }
 
+/* The buffers of all jobs were one block, which was wiped as a whole. */
 static void
-check_all_buffers_wiped(size_t count)
+check_buffers_wiped(size_t bytes)
 {
-    assert_int_equal(buffer_count, count);
-    for (size_t i = 0; i < buffer_count; i++)
-        assert_true(buffers[i].wiped);
+    assert_int_equal(buffer_count, 1);
+    assert_int_equal(buffers[0].size, bytes);
+    assert_true(buffers[0].wiped);
     forget_buffers();
 }
 
@@ -257,7 +259,7 @@ world_run(struct world *w, struct bk_err *err)
     rc = bk_pipeline_run(&p, err);
     assert_int_equal(w->wrong, 0);
     assert_true(w->interrupts <= 1);
-    check_all_buffers_wiped((w->workers + 2) * 2);
+    check_buffers_wiped((w->workers + 2) * (IN_SIZE + OUT_SIZE));
     if (rc == BK_OK)
         assert_true(w->write_count == w->jobs && w->interrupts == 0);
     (void)close(w->wake);
@@ -419,35 +421,24 @@ test_threads_that_cannot_be_made(void **state)
 static void
 test_memory_that_cannot_be_had(void **state)
 {
+    struct world w;
+    struct bk_pipeline p = {.ctx = &w,
+                            .workers = 2,
+                            .in_size = IN_SIZE,
+                            .out_size = OUT_SIZE,
+                            .read = world_read,
+                            .work = world_work,
+                            .write = world_write};
+
     (void)state;
-    for (int fails = 0; fails < 8; fails++) {
-        struct world w;
-        struct bk_pipeline p = {.ctx = &w,
-                                .workers = 2,
-                                .in_size = IN_SIZE,
-                                .out_size = OUT_SIZE,
-                                .read = world_read,
-                                .work = world_work,
-                                .write = world_write};
-
-        world_make(&w, 2);
-        forget_buffers();
-        memory_fails_in = fails;
-        assert_int_equal(bk_pipeline_run(&p, NULL), BK_E_NO_ROOM);
-        memory_fails_in = -1;
-        assert_true(w.read_count == 0);
-        check_all_buffers_wiped((size_t)fails);
-        (void)close(w.wake);
-    }
-}
-
-static enum bk_code
-plain_work(void *ctx, size_t worker, struct bk_job *job, struct bk_err *err)
-{
-    (void)worker;
-    (void)err;
-    expect(ctx, job->out == NULL);
-    return BK_OK;
+    world_make(&w, 2);
+    forget_buffers();
+    memory_fails_in = 0;
+    assert_int_equal(bk_pipeline_run(&p, NULL), BK_E_NO_ROOM);
+    assert_int_equal(memory_fails_in, -1);
+    assert_true(w.read_count == 0);
+    assert_int_equal(buffer_count, 0);
+    (void)close(w.wake);
 }
 
 static enum bk_code
@@ -458,6 +449,51 @@ plain_write(void *ctx, struct bk_job *job, struct bk_err *err)
     (void)err;
     expect(w, bk_get_u64(job->in) == job->number * 3);
     w->write_count++;
+    return BK_OK;
+}
+
+/* Sizes that are no whole pages: each buffer begins at one, and lies in no other. */
+static enum bk_code
+far_work(void *ctx, size_t worker, struct bk_job *job, struct bk_err *err)
+{
+    (void)worker;
+    (void)err;
+    expect(ctx, (uintptr_t)job->in % 4096 == 0 && (uintptr_t)job->out % 4096 == 0);
+    memset(job->in + 8, (int)job->number, IN_SIZE + 1 - 8);
+    memset(job->out, (int)job->number, OUT_SIZE + 1);
+    sched_yield();
+    for (size_t i = 0; i <= OUT_SIZE; i++)
+        expect(ctx, job->out[i] == (uint8_t)job->number && (i < 8 || i > IN_SIZE || job->in[i] == job->out[i]));
+    return BK_OK;
+}
+
+static void
+test_buffers_lie_apart(void **state)
+{
+    struct world w;
+    struct bk_pipeline p = {.ctx = &w,
+                            .workers = 4,
+                            .in_size = IN_SIZE + 1,
+                            .out_size = OUT_SIZE + 1,
+                            .read = world_read,
+                            .work = far_work,
+                            .write = plain_write};
+
+    (void)state;
+    world_make(&w, 4);
+    forget_buffers();
+    assert_int_equal(bk_pipeline_run(&p, NULL), BK_OK);
+    assert_int_equal(w.wrong, 0);
+    check_buffers_wiped((size_t)6 * (2 * IN_SIZE + OUT_SIZE + 4096));
+    (void)close(w.wake);
+}
+
+static enum bk_code
+plain_work(void *ctx, size_t worker, struct bk_job *job, struct bk_err *err)
+{
+    (void)worker;
+    (void)err;
+    expect(ctx, job->out == NULL);
     return BK_OK;
 }
 
@@ -474,7 +510,7 @@ test_without_output_buffers(void **state)
     assert_int_equal(bk_pipeline_run(&p, NULL), BK_OK);
     assert_int_equal(w.wrong, 0);
     assert_true(w.write_count == JOBS);
-    check_all_buffers_wiped(4);
+    check_buffers_wiped((size_t)4 * IN_SIZE);
     p.workers = 0;
     assert_int_equal(bk_pipeline_run(&p, NULL), BK_E_INTERNAL);
     (void)close(w.wake);
@@ -519,7 +555,7 @@ test_no_more_buffers_than_jobs(void **state)
             assert_int_equal(bk_pipeline_run(&p, NULL), BK_OK);
             assert_int_equal(w.wrong, 0);
             assert_true(w.write_count == jobs);
-            check_all_buffers_wiped(thought < 6 ? (size_t)thought : 6);
+            check_buffers_wiped((thought < 6 ? (size_t)thought : 6) * IN_SIZE);
             (void)close(w.wake);
         }
 }
@@ -596,6 +632,7 @@ main(void)
         cmocka_unit_test(test_no_interrupt_is_needed_for_a_reader_that_returns),
         cmocka_unit_test(test_threads_that_cannot_be_made),
         cmocka_unit_test(test_memory_that_cannot_be_had),
+        cmocka_unit_test(test_buffers_lie_apart),
         cmocka_unit_test(test_without_output_buffers),
         cmocka_unit_test(test_workers_are_as_many_as_memory_is_meant_for),
         cmocka_unit_test(test_no_more_buffers_than_jobs),
