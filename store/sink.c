@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "store/fd.h"
@@ -291,15 +293,31 @@ store_sink_write(struct store_sink *s, const uint8_t *buf, size_t len, struct bk
     return BK_OK;
 }
 
+/* Where files are in memory, to make room is the slower half of writing, and all but one thread would wait for it:
+ * there it is only asked whether there is room. 0, or errno. */
+static int
+make_room(struct store_sink *s, uint64_t total)
+{
+    struct statfs fs;
+
+    if (fstatfs(s->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC)
+        return fs.f_blocks > 0 && (total - 1) / (uint64_t)fs.f_bsize >= fs.f_bavail ? ENOSPC : 0;
+    if (fallocate(s->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)total) != 0)
+        return errno;
+    s->room = total;
+    return 0;
+}
+
 enum bk_code
 store_sink_expect(struct store_sink *s, uint64_t total, struct bk_err *err)
 {
+    int why;
+
     if (!s->staged || total == 0 || total > INT64_MAX)
         return BK_OK;
-    if (fallocate(s->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)total) == 0)
-        s->room = total;
-    else if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
-        return bk_fail_errno(err, errno, "%s: cannot have the %" PRIu64 " bytes that it needs", s->name, total);
+    why = make_room(s, total);
+    if (why == ENOSPC || why == EDQUOT || why == EFBIG)
+        return bk_fail_errno(err, why, "%s: cannot have the %" PRIu64 " bytes that it needs", s->name, total);
     return BK_OK;
 }
 

@@ -224,7 +224,11 @@ full_disk() {
     fi
     mounted=yes
     wrap 5 -o "$T/small/x.bk" "$T/plain"
-    expect_stderr 'small/x.bk: .*No space left'
+    expect_stderr 'small/x.bk: cannot have the .*No space left'
+    no_file "$T/small/x.bk"
+    # of a length that is not known before
+    wrap 5 -o "$T/small/x.bk" -- cat "$T/plain"
+    expect_stderr 'small/x.bk: cannot write.*No space left'
     no_file "$T/small/x.bk"
     unwrap 5 -o "$T/small/out" "$T/good.bk"
     expect_stderr 'small/out: .*No space left'

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "store/sink.h"
@@ -381,6 +383,48 @@ test_room_that_cannot_be_had(void **state)
     assert_int_equal(fx_entries(), 0);
 }
 
+static int
+make_folder_in_memory(void **state)
+{
+    const char *base = getenv("TMPDIR");
+    char *before = base == NULL ? NULL : strdup(base);
+    int rc = setenv("TMPDIR", "/dev/shm", 1);
+
+    if (rc == 0)
+        rc = fx_make_folder(state);
+    if (before == NULL)
+        (void)unsetenv("TMPDIR");
+    else
+        (void)setenv("TMPDIR", before, 1);
+    free(before);
+    return rc;
+}
+
+/* A file system in memory: it is asked, and nothing is taken from it before it is needed. */
+static void
+test_room_in_memory(void **state)
+{
+    struct bk_err err = {0};
+    struct statfs fs;
+    struct store_sink *s;
+    struct stat st;
+    char part[PATH_MAX] = "";
+
+    (void)state;
+    assert_int_equal(statfs(fx_folder, &fs), 0);
+    if (fs.f_type != TMPFS_MAGIC || fs.f_blocks == 0)
+        skip();
+    s = fx_open_sink(fx_at("out"), 0);
+    assert_int_equal(store_sink_expect(s, (fs.f_blocks + 1) * (uint64_t)fs.f_bsize, &err), BK_E_NO_ROOM);
+    assert_non_null(strstr(err.message, "cannot have the"));
+    assert_int_equal(store_sink_expect(s, 64 * FX_MIB, &err), BK_OK);
+    part_path(part);
+    assert_int_equal(stat(part, &st), 0);
+    assert_int_equal(st.st_blocks, 0);
+    store_sink_discard(s);
+    assert_int_equal(fx_entries(), 0);
+}
+
 static void
 test_meddling_with_the_staged_file(void **state)
 {
@@ -622,7 +666,9 @@ main(void)
         cmocka_unit_test_setup_teardown(test_cancel_before_publishing, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_direct_and_expected, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_file_systems_without_direct, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_direct_and_expected, make_folder_in_memory, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_room_that_cannot_be_had, fx_make_folder, fx_remove_folder),
+        cmocka_unit_test_setup_teardown(test_room_in_memory, make_folder_in_memory, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_file_systems_without_noreplace, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_failing_sync_publishes_nothing, fx_make_folder, fx_remove_folder),
         cmocka_unit_test_setup_teardown(test_drop_box, fx_make_folder, fx_remove_folder),
