@@ -42,6 +42,35 @@ struct wrapping {
     uint8_t manifest_digest[32];
 };
 
+static void
+take_keys(const struct ops_wrap *req)
+{
+    if (req->keys != NULL)
+        pthread_mutex_lock(req->keys);
+}
+
+static void
+give_keys(const struct ops_wrap *req)
+{
+    if (req->keys != NULL)
+        pthread_mutex_unlock(req->keys);
+}
+
+/* Public halves need no token, and wait for none. */
+static enum bk_code
+wrap_to(const struct ops_wrap *req, const struct ops_recipient *r, const struct bk_secret *cek, struct bk_wrapped *out,
+        struct bk_err *err)
+{
+    enum bk_code rc;
+
+    if (r->key != NULL)
+        take_keys(req);
+    rc = ops_recipient_wrap(r, cek, out, err);
+    if (r->key != NULL)
+        give_keys(req);
+    return rc;
+}
+
 static enum bk_code
 wrap_recipients(const struct ops_wrap *req, const struct bk_secret *cek, struct bk_envelope *envelope,
                 struct bk_err *err)
@@ -51,7 +80,7 @@ wrap_recipients(const struct ops_wrap *req, const struct bk_secret *cek, struct 
     for (size_t i = 0; i < req->recipients->count && rc == BK_OK; i++) {
         struct bk_wrapped wrapped = {0};
 
-        rc = ops_recipient_wrap(&req->recipients->items[i], cek, &wrapped, err);
+        rc = wrap_to(req, &req->recipients->items[i], cek, &wrapped, err);
         if (rc == BK_OK)
             rc = bk_envelope_add(envelope, &wrapped, err);
     }
@@ -320,8 +349,10 @@ write_index_and_manifest(struct wrapping *w, struct bk_layout *layout, struct bk
     if ((rc = bk_manifest_encode(m, &der, err)) != BK_OK)
         goto done;
     bk_sha256(der.data, der.len, w->manifest_digest);
+    take_keys(w->req);
     rc = bk_signed_make(der.data, der.len, BK_CONTENT_MANIFEST, w->req->signers, w->req->signer_count, bk_time_now(),
                         signed_der, err);
+    give_keys(w->req);
     if (rc != BK_OK)
         goto done;
     bk_layout_make(&w->preamble, w->plaintext_length, (uint32_t)signed_der->len, layout);
@@ -612,6 +643,8 @@ ops_wrap_run(const struct ops_wrap *req, struct ops_wrap_result *out, struct bk_
         goto done;
     if ((rc = wrap_payload(&w, err)) != BK_OK)
         goto done;
+    if (req->sealed != NULL)
+        req->sealed(req->ctx);
     if ((rc = write_end(&w, err)) != BK_OK)
         goto done;
     out->archive_length = store_sink_bytes_written(w.out);

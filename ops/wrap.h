@@ -3,6 +3,7 @@
 #ifndef BK_OPS_WRAP_H
 #define BK_OPS_WRAP_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -45,7 +46,13 @@ struct ops_wrap {
     const struct bk_metadata_item *metadata; /* private, encrypted */
     size_t metadata_count;
 
-    int again;             /* the next of several alike: what there is to warn of was said */
+    int again; /* the next of several alike: what there is to warn of was said */
+    /* For archives that overlap, each in a thread of its own; or NULL. The lock is held while a key works, since a key
+     * is for one thread at a time. sealed is called when all of the input was read, sealed and written, if it comes to
+     * that: what follows keeps the token and the disk busy, and no core. */
+    pthread_mutex_t *keys;
+    void (*sealed)(void *ctx);
+    void *ctx;
     uint32_t segment_size; /* 0: the default */
     const struct bk_log *log;
     const struct bk_cancel *cancel;

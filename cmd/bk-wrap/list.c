@@ -27,6 +27,12 @@ wrap_list_close(struct wrap_list *l)
     l->src = NULL;
 }
 
+void
+wrap_list_interrupt(struct wrap_list *l)
+{
+    store_source_interrupt(l->src);
+}
+
 /* The byte after the first record in room, or NULL if it is not whole yet. */
 static uint8_t *
 record_end(struct wrap_list *l)

@@ -41,6 +41,9 @@ void wrap_list_close(struct wrap_list *l);
  * unless out_of_step. */
 BK_MUST_USE enum bk_code wrap_list_next(struct wrap_list *l, struct wrap_item *item, struct bk_err *err);
 
+/* Ends the waiting of wrap_list_next, now and from now on. By another thread than the one that reads. */
+void wrap_list_interrupt(struct wrap_list *l);
+
 /* How many records of a list in a file come after so many; 0 and no count if it is no file or cannot be read (again).
  */
 int wrap_list_rest(const char *path, int null, uint64_t after, uint64_t *count);

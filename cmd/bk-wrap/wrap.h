@@ -11,7 +11,7 @@ struct wrap {
     struct ops_recipients recipients;
     struct ops_signer signer;
     struct bk_signing_key signing;
-    struct ops_wrap_result result; /* of the last archive */
+    struct ops_wrap_result result; /* of the archive that is told */
 };
 
 /* What became of one archive, for people if it was made, and as JSON. input is NULL unless it is one of many. */
@@ -20,7 +20,7 @@ BK_MUST_USE enum bk_code wrap_tell(struct wrap *w, const char *output, const cha
 
 /* batch.c: an archive for each item of a->batch; req holds what they have in common. Each failure was printed; *err
  * sums up if the batch did not come to its end. */
-BK_MUST_USE enum bk_code wrap_batch(struct wrap *w, const struct wrap_args *a, struct ops_wrap *req,
+BK_MUST_USE enum bk_code wrap_batch(struct wrap *w, const struct wrap_args *a, const struct ops_wrap *req,
                                     struct bk_err *err);
 
 #endif

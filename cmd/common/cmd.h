@@ -7,6 +7,7 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -103,8 +104,10 @@ struct cmd {
     struct p11 *p11;
     FILE *json;
     int json_owned;
+    pthread_mutex_t lines; /* over the terminal, and what follows */
     int progress_shown;
     uint64_t progress_started_ms, progress_last_ms;
+    uint64_t progress_from; /* the bytes that were done when the showing began */
 };
 
 /*
@@ -117,7 +120,7 @@ BK_MUST_USE enum bk_code cmd_start(struct cmd *c, const char *name, const struct
 /* The token layer, opened at the first call. */
 BK_MUST_USE enum bk_code cmd_p11(struct cmd *c, struct p11 **out, struct bk_err *err);
 
-/* Closes everything that cmd_start and cmd_p11 opened. */
+/* Closes everything that cmd_start and cmd_p11 opened; once, also if cmd_start was not called. */
 void cmd_end(struct cmd *c);
 
 /* Prints the error and its hint, and returns the exit status; dies by the signal that asked to stop. */
@@ -129,7 +132,7 @@ int cmd_signal_seen(void);
 /* The exit status of a code: docs/CLI.md, Exit status. */
 int cmd_status(enum bk_code rc);
 
-/* A line to standard error, unless quiet. */
+/* What is said and shown, here and below, may come from any thread. A line to standard error, unless quiet. */
 void cmd_say(struct cmd *c, const char *fmt, ...) BK_PRINTF(2, 3);
 /* A warning; quiet does not silence it. */
 void cmd_warn(struct cmd *c, const char *fmt, ...) BK_PRINTF(2, 3);
@@ -140,6 +143,9 @@ void cmd_line(FILE *out, const char *name, const char *kind, const char *text);
 void cmd_on_progress(void *ctx, uint64_t done, uint64_t total);
 /* Takes the progress line off the terminal. */
 void cmd_progress_end(struct cmd *c);
+/* Nobody else says or shows anything while a person is asked. */
+void cmd_lines_hold(struct cmd *c);
+void cmd_lines_release(struct cmd *c);
 
 /* One result as one line of JSON, with the members that every object has; fields is taken over (may be NULL).
  * archive_id may be NULL. Nothing happens without --json. */

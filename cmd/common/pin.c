@@ -222,7 +222,9 @@ pin_from_person(struct cmd *c, const struct p11_pin_request *req, struct bk_secr
                         uri_value(req->token_label, label, sizeof label));
         return rc;
     }
+    cmd_lines_hold(c);
     rc = ask(tty, &c->cancel, req, pin, err);
+    cmd_lines_release(c);
     (void)close(tty);
     return rc;
 }

@@ -22,12 +22,32 @@ now_ms(void)
 }
 
 void
-cmd_progress_end(struct cmd *c)
+cmd_lines_hold(struct cmd *c)
+{
+    pthread_mutex_lock(&c->lines);
+}
+
+void
+cmd_lines_release(struct cmd *c)
+{
+    pthread_mutex_unlock(&c->lines);
+}
+
+static void
+end_progress(struct cmd *c)
 {
     if (c->progress_shown)
         (void)fputs("\r\033[K", stderr);
     c->progress_shown = 0;
     c->progress_started_ms = 0;
+}
+
+void
+cmd_progress_end(struct cmd *c)
+{
+    cmd_lines_hold(c);
+    end_progress(c);
+    cmd_lines_release(c);
 }
 
 void
@@ -44,9 +64,11 @@ say(struct cmd *c, const char *kind, const char *fmt, va_list args)
 {
     char text[LINE_MAX_BYTES];
 
-    cmd_progress_end(c);
     (void)vsnprintf(text, sizeof text, fmt, args);
+    cmd_lines_hold(c);
+    end_progress(c);
     cmd_line(stderr, c->name, kind, text);
+    cmd_lines_release(c);
 }
 
 void
@@ -94,25 +116,36 @@ progress_wanted(const struct cmd *c)
     return c->common.progress == CMD_PROGRESS_ALWAYS;
 }
 
-void
-cmd_on_progress(void *ctx, uint64_t done, uint64_t total)
+static void
+show_progress(struct cmd *c, uint64_t done, uint64_t total)
 {
-    struct cmd *c = ctx;
     uint64_t now = now_ms();
     char size[16], of[16], rate[16];
 
-    if (c->progress_started_ms == 0)
+    if (c->progress_started_ms == 0 || done < c->progress_from) {
         c->progress_started_ms = c->progress_last_ms = now;
+        c->progress_from = done;
+    }
     if (now - c->progress_last_ms < PROGRESS_EVERY_MS || !progress_wanted(c))
         return;
     c->progress_last_ms = now;
     c->progress_shown = 1;
     (void)cmd_size(done, size);
-    (void)cmd_size(done * 1000 / (now - c->progress_started_ms), rate);
+    (void)cmd_size((done - c->progress_from) * 1000 / (now - c->progress_started_ms), rate);
     if (total > 0)
         (void)fprintf(stderr, "\r%s: %s of %s, %u%%, %s/s\033[K", c->name, size, cmd_size(total, of),
                       (unsigned)(done * 100 / total), rate);
     else
         (void)fprintf(stderr, "\r%s: %s, %s/s\033[K", c->name, size, rate);
     (void)fflush(stderr);
+}
+
+void
+cmd_on_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    struct cmd *c = ctx;
+
+    cmd_lines_hold(c);
+    show_progress(c, done, total);
+    cmd_lines_release(c);
 }

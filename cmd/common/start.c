@@ -113,6 +113,7 @@ cmd_start(struct cmd *c, const char *name, const struct cmd_common *common, cons
     enum bk_code rc;
 
     *c = (struct cmd){.name = name, .common = *common, .cancel = {.fd = -1}};
+    (void)pthread_mutex_init(&c->lines, NULL);
     c->log = (struct bk_log){.ctx = c, .warn = on_warn, .progress = cmd_on_progress};
     *done = common->help || common->version;
     if (common->help)
@@ -148,10 +149,13 @@ cmd_p11(struct cmd *c, struct p11 **out, struct bk_err *err)
 void
 cmd_end(struct cmd *c)
 {
+    if (c->name == NULL)
+        return;
     cmd_progress_end(c);
     p11_close(c->p11);
     c->p11 = NULL;
     if (c->json_owned)
         (void)fclose(c->json);
     c->json = NULL;
+    (void)pthread_mutex_destroy(&c->lines);
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # bk-wrap --batch, as docs/CLI.md has it: each archive with its own result and its own keys, one login for all, a list
-# that is fed while the batch works, and what happens when it is stopped or the token is gone.
+# that is fed while the batch works, one archive begun while another one ends, and what happens when it is stopped or the
+# token is gone.
 # shellcheck disable=SC2317 # functions are called by `check` and traps
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -322,7 +323,7 @@ lost_tokens() {
     rm -f "$T"/lost/*
 
     mimic 'fault = C_Sign 3 removed' 'fault = C_Initialize 2 0x30 100' "counter = $T/counter"
-    with_mimic 3 --json="$T/lost.json"
+    with_mimic 3 -j 1 --json="$T/lost.json"
     expect_stderr 'lost/3.bk: .*(CKR_|C_)'
     expect_stderr '^bk-wrap: error: stopped after line 3 of .*lost.list: 2 made, 1 failed, 3 not tried'
     check 'two archives' test "$(made)" -eq 2
@@ -334,6 +335,39 @@ lost_tokens() {
     with_mimic 6 -q
     check 'six archives after a second run' test "$(made)" -eq 6
     expect_exit 0 bk-verify -q -t "$T/backup.pem" "$T"/lost/*.bk
+}
+
+# What is begun when the token is lost ends too, and is counted, whatever it is then.
+lost_amid_two() {
+    local tried
+    rm -f "$T"/lost/*
+    mimic 'fault = C_Sign 3 removed' 'fault = C_Initialize 2 0x30 100' "counter = $T/counter"
+    with_mimic 3 -j 2 --json="$T/lost.json"
+    tried=$(wc -l <"$T/lost.json")
+    json_lines "$T/lost.json" '[x["code"] for x in o] in ([0, 0, 3], [0, 0, 3, 3])'
+    expect_stderr "stopped after line $tried of .*lost.list: 2 made, $((tried - 2)) failed, $((6 - tried)) not tried"
+    check 'two archives, and no others' test "$(made)" -eq 2
+    no_parts
+}
+
+# A line is waited for when the token is found to be gone: the batch ends without it.
+lost_while_waiting() {
+    local pid status=0
+    mkdir "$T/gone"
+    rm -f "$T/feed"
+    mkfifo "$T/feed"
+    mimic 'fault = C_Sign 1 removed' 'fault = C_Initialize 2 0x30 100' "counter = $T/counter"
+    bk-wrap -q -j 2 -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(signer_by_path "$MIMIC")" --batch - <"$T/feed" \
+        >/dev/null 2>"$T/stderr" &
+    pid=$!
+    exec 9>"$T/feed"
+    line one gone/1.bk >&9
+    ends_in_time 'ends although another line might come' "$pid"
+    wait "$pid" || status=$?
+    exec 9>&-
+    check 'exit status 3' test "$status" -eq 3
+    expect_stderr 'stopped after line 1 of standard input: 0 made, 1 failed, what followed was not read'
+    no_file "$T/gone/1.bk"
 }
 
 # Between two lines a token may let its sessions die.
@@ -360,6 +394,221 @@ refused_pin() {
     no_file "$T/pin/1.bk"
     # so that the token's count of failures is at its beginning again
     batch 0 "$T/pin.list" -q
+}
+
+# --- two in the making --------------------------------------------------------------------------------------------
+
+# holding FOLDER ARG... : starts a batch of $T/FOLDER.list in which 1.bk is held before it gets its name, and waits until
+# it is. The answers are in $T/answers.
+holding() {
+    local folder=$1
+    shift
+    mkdir -p "$T/$folder" "$T/hold"
+    rm -f "$T"/hold/*
+    : >"$T/answers"
+    touch "$T/hold/1.bk"
+    LD_PRELOAD=$T/hold_at_publishing.so BK_HOLD=$T/hold bk-wrap -j 2 --json -r "$T/ec.pem" -r "$T/rsa.pem" \
+        -s "$(signer)" --batch "$T/$folder.list" "$@" >"$T/answers" 2>"$T/stderr" </dev/null &
+    held=$!
+    check 'the first is held' wait_until 30 test -e "$T/hold/1.bk.held"
+}
+
+# let_go CODE : of the batch.
+let_go() {
+    local status=0
+    rm -f "$T/hold/1.bk"
+    ends_in_time 'the batch ends' "$held"
+    wait "$held" || status=$?
+    check "exit status $1" test "$status" -eq "$1"
+    no_parts
+}
+
+codes_are() { json_lines "$T/answers" "[x[\"code\"] for x in o] == [$1]"; }
+
+# What is made while the first one is held is told behind it, in the list's order, and is not without end.
+overlapping() {
+    local i
+    for ((i = 1; i <= 8; i++)); do line one "over/$i.bk"; done >"$T/over.list"
+    holding over
+    check 'the second is made meanwhile' wait_until 30 test -e "$T/over/2.bk"
+    check 'and the third' wait_until 30 test -e "$T/over/3.bk"
+    sleep 0.5
+    check 'none is told before the first' test ! -s "$T/answers"
+    check 'some are not begun' test ! -e "$T/over/5.bk"
+    let_go 0
+    json_lines "$T/answers" '[x["archive"].split("/")[-1] for x in o] == [f"{i}.bk" for i in range(1, 9)]'
+    codes_are '0, 0, 0, 0, 0, 0, 0, 0'
+    restores "$T/one" "$T/over/1.bk"
+    restores "$T/one" "$T/over/2.bk"
+
+    line one alone/1.bk >"$T/alone.list"
+    line one alone/2.bk >>"$T/alone.list"
+    holding alone -j 1
+    sleep 0.5
+    check 'with -j 1 one at a time' test -z "$(find "$T/alone" -name '*2.bk*')"
+    let_go 0
+    codes_are '0, 0'
+}
+
+# The next is not begun while one is read: of pipes that are filled in turn none is waited for too early.
+in_turn() {
+    local pid
+    mkdir "$T/turn"
+    mkfifo "$T/turn-a" "$T/turn-b"
+    printf '%s\n' "$(line turn-a turn/1.bk)" "$(line turn-b turn/2.bk)" >"$T/turn.list"
+    bk-wrap -q -j 2 -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(signer)" --batch "$T/turn.list" 2>"$T/stderr" </dev/null &
+    pid=$!
+    exec 9>"$T/turn-a"
+    head -c 1500000 "$T/big" >&9
+    check 'at work on the first' wait_until 30 part_grew "$T/turn/1.bk" 1000000
+    sleep 0.3
+    no_file "$T/turn/2.bk"
+    tail -c +1500001 "$T/big" >&9
+    exec 9>&-
+    cat "$T/two" >"$T/turn-b"
+    ends_in_time 'both are made' "$pid"
+    wait "$pid" || true
+    restores "$T/big" "$T/turn/1.bk"
+    restores "$T/two" "$T/turn/2.bk"
+}
+
+# An output that is in the making is waited for, however it is spelt: then it is there, or was made.
+repeated_in_the_making() {
+    local i=0 option output
+    for option in '' --force; do
+        for output in same/1.bk same/../same/1.bk other/1.bk; do
+            rm -rf "$T/same" "$T/other"
+            mkdir "$T/same"
+            ln -s same "$T/other"
+            printf '%s\n' "$(line one same/1.bk)" "$(line two "$output")" "$(line two same/3.bk)" >"$T/same.list"
+            # shellcheck disable=SC2086 # none or one
+            holding same $option
+            sleep 0.3
+            check 'one is staged' test "$(find "$T/same" -name '.1.bk.*' | wc -l)" -eq 1
+            let_go 6
+            codes_are '0, 2, 0'
+            [[ -n $option ]] || expect_stderr '/1.bk: exists already'
+            [[ -z $option ]] || expect_stderr '/1.bk: was made in this batch already'
+            restores "$T/one" "$T/same/1.bk"
+            i=$((i + 1))
+        done
+    done
+    check 'six times' test "$i" -eq 6
+}
+
+# An archive in the making can be another one's input.
+made_of_one_in_the_making() {
+    printf '%s\n' "$(line one nested/1.bk)" "$(line nested/1.bk nested/2.bk)" >"$T/nested.list"
+    holding nested
+    sleep 0.3
+    let_go 0
+    codes_are '0, 0'
+    restores "$T/nested/1.bk" "$T/nested/2.bk"
+}
+
+# The first one is past its last look at a stop: it is made, and told. The second one is not.
+stopped_amid_two() {
+    rm -f "$T/slow"
+    mkfifo "$T/slow"
+    printf '%s\n' "$(line one amid/1.bk)" "$(line slow amid/2.bk)" "$(line one amid/3.bk)" >"$T/amid.list"
+    holding amid
+    exec 9>"$T/slow"
+    cat "$T/big" >&9
+    check 'at work on the second' wait_until 30 part_grew "$T/amid/2.bk" 1000000
+    kill -TERM "$held"
+    check 'the second is gone' wait_until 30 no_part_of "$T/amid/2.bk"
+    let_go 143
+    exec 9>&-
+    expect_stderr '^bk-wrap: error: stopped after line 2 of .*amid.list: 1 made, 1 failed, 1 not tried'
+    codes_are '0, 5'
+    restores "$T/one" "$T/amid/1.bk"
+    no_file "$T/amid/2.bk"
+    no_file "$T/amid/3.bk"
+}
+
+no_part_of() { [[ -z $(parts_of "$1") ]]; }
+
+# The first one hangs in the token, the second one is read.
+stopped_amid_two_and_a_call() {
+    local pid status=0
+    mkdir "$T/call"
+    rm -f "$T/slow"
+    mkfifo "$T/slow"
+    printf '%s\n' "$(line one call/1.bk)" "$(line slow call/2.bk)" "$(line one call/3.bk)" >"$T/call.list"
+    mimic 'fault = C_Sign 1 hang'
+    bk-wrap -j 2 --json -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(signer_by_path "$MIMIC")" --batch "$T/call.list" \
+        >"$T/answers" 2>"$T/stderr" </dev/null &
+    pid=$!
+    exec 9>"$T/slow"
+    cat "$T/big" >&9
+    check 'the second is read while the first one hangs' wait_until 30 part_grew "$T/call/2.bk" 1000000
+    check 'both are staged' test -n "$(parts_of "$T/call/1.bk")"
+    kill -TERM "$pid"
+    ends_in_time 'ends by SIGTERM' "$pid"
+    wait "$pid" || status=$?
+    exec 9>&-
+    check 'exit status of SIGTERM' test "$status" -eq 143
+    expect_stderr '^bk-wrap: error: stopped after line 2 of .*call.list: 0 made, 2 failed, 1 not tried'
+    codes_are '5, 5'
+    no_parts
+    check 'nothing is made' test -z "$(find "$T/call" -name '*.bk')"
+}
+
+# Lost by the second one while the first one ends: it ends well, and no third is begun.
+lost_behind_one() {
+    rm -f "$T/slow"
+    mkfifo "$T/slow"
+    {
+        line one behind/1.bk
+        line slow behind/2.bk
+        many behind 6 | tail -n +3
+    } >"$T/behind.list"
+    mimic 'fault = C_Sign 2 removed' 'fault = C_Initialize 2 0x30 100' "counter = $T/counter"
+    (
+        signer() { signer_by_path "$MIMIC"; }
+        holding behind
+        cat "$T/two" >"$T/slow"
+        check 'the token is lost' wait_until 30 grep -q fault "$T/mimic.log"
+        check 'the second has failed' wait_until 30 no_part_of "$T/behind/2.bk"
+        sleep 0.5
+        check 'nothing is told yet' test ! -s "$T/answers"
+        let_go 3
+        printf '%d %d\n' "$checks" "$failures" >"$T/counts"
+    )
+    read -r checks failures <"$T/counts"
+    expect_stderr '^bk-wrap: error: stopped after line 2 of .*behind.list: 1 made, 1 failed, 4 not tried'
+    codes_are '0, 3'
+    check 'one archive' test "$(find "$T/behind" -name '*.bk' | wc -l)" -eq 1
+}
+
+# Nobody would hear of what is made when the report cannot be written; what was begun is counted.
+unwritable_report() {
+    local n
+    mkdir "$T/report"
+    many report 8 >"$T/report.list"
+    batch 5 "$T/report.list" -j 2 --json=/dev/full
+    n=$(find "$T/report" -name '*.bk' | wc -l)
+    expect_stderr "stopped after line $n of .*: $n made, 0 failed, $((8 - n)) not tried: --json: cannot write"
+    check 'not all are made' test "$n" -lt 8
+    check 'each is told' test "$(grep -c ' wrapped for ' "$T/stderr")" -eq "$n"
+    no_parts
+}
+
+# Keys that wrap and keys that sign are used by one archive at a time, in the session that they were opened in.
+one_session() {
+    mkdir "$T/session"
+    many session 40 >"$T/session.list"
+    BK_TOKEN_TRACE=1 batch 0 "$T/session.list" -q -j 2 -r "$(key_uri kek aes)"
+    check 'a login for each token' test "$(calls C_Login)" -eq 2
+    check 'a session for each token' test "$(calls C_OpenSession)" -eq 2
+    expect_exit 0 bk-verify -q -t "$T/backup.pem" "$T"/session/*.bk
+    restores "$T/one" "$T/session/40.bk"
+    # a signature takes as long as the rest, so that two would be wanted at once
+    rm -f "$T"/session/*.bk
+    mimic 'profile = lanhsm' 'latency = 1000'
+    BK_TOKEN_TRACE=1 expect_exit 0 bk-wrap -q -j 2 -r "$T/ec.pem" -r "$T/rsa.pem" -s "$(signer_by_path "$MIMIC")" \
+        --batch "$T/session.list"
+    check 'a key is used in one session' test "$(calls C_OpenSession)" -eq 1
 }
 
 # --- stopped ------------------------------------------------------------------------------------------------------
@@ -440,6 +689,8 @@ head -c 1000 /dev/urandom >"$T/one"
 head -c 70001 /dev/urandom >"$T/two"
 head -c 2500000 /dev/urandom >"$T/big"
 
+cc -shared -fPIC -O1 -o "$T/hold_at_publishing.so" "$ROOT/tests/cli/hold_at_publishing.c" -ldl
+
 mixed_results
 common_options
 forced
@@ -450,8 +701,19 @@ wrong_options
 warned_once
 one_login
 lost_tokens
+lost_amid_two
+lost_while_waiting
 slow_feeder
 refused_pin
+overlapping
+in_turn
+repeated_in_the_making
+made_of_one_in_the_making
+stopped_amid_two
+stopped_amid_two_and_a_call
+lost_behind_one
+unwritable_report
+one_session
 stopped
 stopped_while_waiting
 finish
