@@ -210,6 +210,11 @@ def batch_targets(rows, targets):
             note if member == "byList" else f"the target is for --batch; {note}",
             member == "byList",
         )
+        copying = rows.get("roof/file/cp")
+        if copying:
+            rate = part["bytes"] / part["seconds"] / 1e9
+            note = f"{number(rate)} GB/s; cp of a file of the same file system {number(copying['GBps'])}"
+            targets.at_least(f"{name} ÷ cp", 0.8, rate / copying["GBps"], note, False)
 
 
 def size_targets(results, targets):
