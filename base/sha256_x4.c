@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/hash.h"
 
 #if defined(__x86_64__)
@@ -112,8 +113,7 @@ lane_end(const struct lane *l, uint8_t digest[BK_SHA256_LEN])
 
     memcpy(words, l, sizeof words);
     for (size_t i = 0; i < 8; i++)
-        for (size_t b = 0; b < 4; b++)
-            digest[4 * i + b] = (uint8_t)(words[word_of[i]] >> (24 - 8 * b));
+        bk_put_u32(digest + 4 * i, words[word_of[i]]);
 }
 
 /* FIPS 180-4, 5.1.1: what is left of a message, a bit, zeros, and the number of its bits. Returns the blocks. */
@@ -126,8 +126,7 @@ pad(const uint8_t *message, size_t len, uint8_t end[2 * BLOCK])
     memset(end, 0, 2 * BLOCK);
     memcpy(end, message + len - left, left);
     end[left] = 0x80;
-    for (size_t i = 0; i < 8; i++)
-        end[blocks * BLOCK - 1 - i] = (uint8_t)((uint64_t)len * 8 >> 8 * i);
+    bk_put_u64(end + blocks * BLOCK - 8, (uint64_t)len * 8);
     return blocks;
 }
 
